@@ -60,7 +60,7 @@ impl HybridClock {
     /// the caller raises a finding.
     pub fn observe(&mut self, remote: Time, wall: Time) -> Result<(), ClockRefusal> {
         self.check(remote, wall)?;
-        self.last = self.last.max(remote);
+        self.last = self.last.max(remote).max(wall);
         Ok(())
     }
 

@@ -43,6 +43,14 @@ impl RegionId {
     }
 }
 
+impl ArchivedRegionId {
+    /// The number as it stands in the bytes, not yet checked.
+    #[must_use]
+    pub fn get(&self) -> u16 {
+        self.0.to_native()
+    }
+}
+
 impl fmt::Debug for RegionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "r{}", self.0)

@@ -1,0 +1,137 @@
+//! What regions say to each other besides batches: hellos, subscriptions, acks, heartbeats.
+
+use rkyv::{Archive, Deserialize, Serialize};
+use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, ShardId, Time};
+
+/// Version of the peer protocol; another one is refused in the hello.
+pub const PEER_VERSION: u16 = 1;
+
+/// A point in a log: "through this seq".
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Archive, Serialize, Deserialize)]
+pub struct Position {
+    /// Which log.
+    pub log: LogId,
+    /// Through which batch.
+    pub seq: Seq,
+}
+
+/// The first message on a control stream, and the answer to the other side's.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct Hello {
+    /// Must be the receiver's own.
+    pub cluster: ClusterId,
+    /// Must be the one the certificate names.
+    pub region: RegionId,
+    /// The sender's incarnation.
+    pub epoch: Epoch,
+    /// Protocol version.
+    pub version: u16,
+    /// Number of shards; must be the receiver's own.
+    pub shards_count: u16,
+    /// The membership revision the sender applied.
+    pub revision: u64,
+    /// The incarnation of the receiver that this answers; none in a first hello.
+    pub answers: Option<Epoch>,
+    /// The highest seq the sender *has received* of each log, over all shards, durable or not: what it may come to
+    /// hold. A region is whole when it holds all of this from every member (R8).
+    pub received: Vec<Position>,
+    /// What the sender has applied and durable of each log, over all shards.
+    pub applied: Vec<Position>,
+    /// The sender's wall reading, for the skew check.
+    pub clock: Time,
+}
+
+/// What regions say on the control stream.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub enum PeerMessage {
+    /// Who I am and what I hold.
+    Hello(Hello),
+    /// Send me this log from this seq on, and go on as you get more.
+    Subscribe {
+        /// Which log.
+        log: LogId,
+        /// The first batch wanted.
+        from: Seq,
+    },
+    /// Stop sending this log.
+    Unsubscribe {
+        /// Which log.
+        log: LogId,
+    },
+    /// What the sender has applied and durable; only what changed since the last one.
+    Acks {
+        /// The sender's incarnation; acks of another one are void.
+        epoch: Epoch,
+        /// The new ends.
+        applied: Vec<Position>,
+    },
+    /// Sent when idle, so that lag is right.
+    Heartbeat {
+        /// The sender's wall reading.
+        clock: Time,
+        /// The end of the sender's own logs, per shard.
+        ends: Vec<(ShardId, Seq)>,
+    },
+    /// The sender stops; do not wait for it.
+    Goodbye,
+}
+
+/// Bytes that are not a peer message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a message between regions of version {PEER_VERSION}: {0}")]
+pub struct PeerMessageError(String);
+
+impl PeerMessage {
+    /// As the body of a frame.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        rkyv::to_bytes::<rkyv::rancor::Error>(self).expect("encoding into memory cannot fail").into_vec()
+    }
+}
+
+/// Reads a frame's body.
+///
+/// Errors: [`PeerMessageError`]; close the connection with it.
+pub fn decode_peer(body: &[u8]) -> Result<PeerMessage, PeerMessageError> {
+    let message = rkyv::from_bytes::<PeerMessage, rkyv::rancor::Error>(body)
+        .map_err(|error| PeerMessageError(error.to_string()))?;
+    let is_region = |id: RegionId| RegionId::new(id.get()).is_ok();
+    let are_regions = |positions: &[Position]| positions.iter().all(|p| is_region(p.log.region));
+    let is_sound = match &message {
+        PeerMessage::Hello(hello) => {
+            is_region(hello.region) && are_regions(&hello.received) && are_regions(&hello.applied)
+        }
+        PeerMessage::Subscribe { log, .. } | PeerMessage::Unsubscribe { log } => is_region(log.region),
+        PeerMessage::Acks { applied, .. } => are_regions(applied),
+        PeerMessage::Heartbeat { .. } | PeerMessage::Goodbye => true,
+    };
+    if is_sound { Ok(message) } else { Err(PeerMessageError("a region id outside 1..=1023".to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_decodes_to_what_it_was_and_garbage_is_refused() {
+        let log = LogId { shard: ShardId(3), region: RegionId::new(2).unwrap(), epoch: Epoch(9) };
+        let message = PeerMessage::Hello(Hello {
+            cluster: ClusterId(1),
+            region: RegionId::new(2).unwrap(),
+            epoch: Epoch(9),
+            version: PEER_VERSION,
+            shards_count: 16,
+            revision: 1,
+            answers: Some(Epoch(4)),
+            received: vec![Position { log, seq: Seq(8) }],
+            applied: vec![],
+            clock: Time(5),
+        });
+        let bytes = message.encode();
+        assert_eq!(decode_peer(&bytes), Ok(message));
+        for end in 0..bytes.len() {
+            assert!(decode_peer(&bytes[..end]).is_err());
+        }
+        assert!(decode_peer(&[0xff; 64]).is_err());
+    }
+}
