@@ -1,0 +1,158 @@
+//! The steps of a check: runs all of them, also after one has failed, and ends with a summary of durations.
+//!
+//! Decides no rule itself. Start at `check`; `run` is what `.ci/run` calls.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::edges::{self, Workspace};
+use crate::tracked::Tracked;
+use crate::violation::Violation;
+use crate::{purity, readme, tidy};
+
+/// The steps done so far, with how each went.
+struct Report<'a> {
+    root: &'a Path,
+    lines: Vec<(&'static str, bool, Duration)>,
+}
+
+/// What a step found: its violations, or why it could not look.
+type Found = Result<Vec<Violation>, String>;
+
+impl<'a> Report<'a> {
+    fn new(root: &'a Path) -> Self {
+        Self { root, lines: Vec::new() }
+    }
+
+    fn step(&mut self, name: &'static str, work: impl FnOnce(&Path) -> bool) {
+        println!("== {name}");
+        let begun = Instant::now();
+        let is_ok = work(self.root);
+        let took = begun.elapsed();
+        println!("== {name}: {} in {:.1} s\n", if is_ok { "ok" } else { "FAILED" }, took.as_secs_f64());
+        self.lines.push((name, is_ok, took));
+    }
+
+    fn look(&mut self, name: &'static str, work: impl FnOnce(&Path) -> Found) {
+        self.step(name, |root| show(work(root)));
+    }
+
+    fn cargo(&mut self, name: &'static str, words: &[&str], variable: Option<(&str, &str)>) {
+        self.step(name, |root| cargo(root, words, variable));
+    }
+
+    /// Prints the summary; true if every step was green.
+    fn finish(self) -> bool {
+        for (name, is_ok, took) in &self.lines {
+            println!("{:6} {:>8.1} s  {name}", if *is_ok { "ok" } else { "FAILED" }, took.as_secs_f64());
+        }
+        let failed = self.lines.iter().filter(|(_, is_ok, _)| !is_ok).count();
+        match failed {
+            0 => println!("all {} steps are green", self.lines.len()),
+            _ => println!("{failed} of {} steps FAILED", self.lines.len()),
+        }
+        failed == 0
+    }
+}
+
+/// The table of layers against manifests and sources; true if nothing breaks it.
+pub(crate) fn layers(root: &Path) -> bool {
+    let is_ok = show(broken_layers(root));
+    if is_ok {
+        println!("layers: every manifest and source file keeps to ci/src/layers.rs");
+    }
+    is_ok
+}
+
+/// Everything CI demands of the code but the tests.
+pub(crate) fn check(root: &Path) -> bool {
+    let mut report = Report::new(root);
+    check_into(&mut report);
+    report.finish()
+}
+
+/// `check`, then the tests as the README says to run them.
+pub(crate) fn run(root: &Path) -> bool {
+    let mut report = Report::new(root);
+    check_into(&mut report);
+    report.step("tests", |root| {
+        let text =
+            std::fs::read_to_string(root.join("README.md")).map_err(|error| format!("README.md: {error}"));
+        match text.and_then(|text| readme::test_command(&text)) {
+            Ok(command) => {
+                let words: Vec<&str> = command[1..].iter().map(String::as_str).collect();
+                cargo(root, &words, None)
+            }
+            Err(reason) => show(Err(reason)),
+        }
+    });
+    report.finish()
+}
+
+/// Repairs what tools can repair.
+pub(crate) fn fix(root: &Path) -> bool {
+    let mut report = Report::new(root);
+    let clippy = ["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--allow-staged"];
+    report.cargo("clippy --fix", &clippy, None);
+    // Last: what clippy rewrites is not formatted.
+    report.cargo("rustfmt", &["fmt", "--all"], None);
+    report.finish()
+}
+
+fn check_into(report: &mut Report<'_>) {
+    report.cargo("rustfmt", &["fmt", "--all", "--", "--check"], None);
+    report.look("layers", broken_layers);
+    report.look("top level", |root| Tracked::open(root).map(|tracked| tidy::top_level(&tracked)));
+    report.look("lock file", |root| {
+        let text = std::fs::read_to_string(root.join("Cargo.lock"))
+            .map_err(|error| format!("Cargo.lock: {error}"))?;
+        Ok(tidy::lock(&text))
+    });
+    report.look("machine names", |root| {
+        let tracked = Tracked::open(root)?;
+        let of_file = |path: &String| tracked.text(path).map(|text| tidy::machine_names(path, &text));
+        Ok(tracked.paths.iter().filter_map(of_file).flatten().collect())
+    });
+    report.look("crate docs", |root| Tracked::open(root).map(|tracked| tidy::crate_docs(&tracked)));
+    let clippy = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    report.cargo("clippy", &clippy, None);
+    let docs = ["doc", "--locked", "--workspace", "--no-deps"];
+    report.cargo("docs", &docs, Some(("RUSTDOCFLAGS", "-D warnings")));
+}
+
+fn broken_layers(root: &Path) -> Found {
+    let workspace = Workspace::open(root)?;
+    let mut found = edges::check(&workspace);
+    found.extend(purity::check(root, &workspace));
+    Ok(found)
+}
+
+/// Prints what was found; true if it is nothing.
+fn show(found: Found) -> bool {
+    match found {
+        Ok(violations) => {
+            violations.iter().for_each(|violation| println!("{violation}"));
+            violations.is_empty()
+        }
+        Err(reason) => {
+            println!("{reason}");
+            false
+        }
+    }
+}
+
+/// Runs cargo with its output streamed; true if it exits 0.
+fn cargo(root: &Path, words: &[&str], variable: Option<(&str, &str)>) -> bool {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    println!("$ cargo {}", words.join(" "));
+    let status = Command::new(program).args(words).envs(variable).current_dir(root).status();
+    match status {
+        Ok(status) => status.success(),
+        Err(error) => {
+            println!("cargo does not start: {error}");
+            false
+        }
+    }
+}
