@@ -156,3 +156,30 @@ fn cargo(root: &Path, words: &[&str], variable: Option<(&str, &str)>) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_step_stops_no_other_and_fails_the_whole() {
+        let mut report = Report::new(Path::new("."));
+        let mut seen = 0;
+        report.look("red", |_| Err("cannot look".into()));
+        report.look("also red", |_| Ok(vec![Violation::of_file("a", "b")]));
+        report.look("green", |_| {
+            seen += 1;
+            Ok(Vec::new())
+        });
+        assert_eq!(report.lines.iter().map(|(_, is_ok, _)| *is_ok).collect::<Vec<_>>(), [false, false, true]);
+        assert!(!report.finish());
+        assert_eq!(seen, 1);
+    }
+
+    #[test]
+    fn a_report_of_green_steps_is_green() {
+        let mut report = Report::new(Path::new("."));
+        report.look("green", |_| Ok(Vec::new()));
+        assert!(report.finish());
+    }
+}

@@ -176,4 +176,16 @@ mod tests {
         assert_eq!(lock(&package.replace("registry+", "git+")).len(), 1);
         assert_eq!(lock("[[package").len(), 1);
     }
+
+    #[test]
+    fn no_tracked_file_of_this_repository_names_a_machine() {
+        let tracked = Tracked::open(&crate::root()).unwrap();
+        assert!(
+            tracked.paths.iter().any(|path| path == "ci/src/tidy.rs"),
+            "the tracked files were not found"
+        );
+        let of_file = |path: &String| tracked.text(path).map(|text| machine_names(path, &text));
+        let found: Vec<Violation> = tracked.paths.iter().filter_map(of_file).flatten().collect();
+        assert!(found.is_empty(), "{found:#?}");
+    }
 }

@@ -29,9 +29,11 @@ impl Tracked {
         Ok(Self { root: root.to_owned(), paths })
     }
 
-    /// A file's text, bytes that are not UTF-8 replaced; none if it cannot be read.
+    /// A file's text; none if it cannot be read, or holds data and not text.
     pub(crate) fn text(&self, path: &str) -> Option<String> {
-        fs::read(self.root.join(path)).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        let bytes = fs::read(self.root.join(path)).ok()?;
+        // As git tells the two apart, but over the whole file.
+        if bytes.contains(&0) { None } else { Some(String::from_utf8_lossy(&bytes).into_owned()) }
     }
 
     /// The entries of the top level, each once.
