@@ -145,22 +145,16 @@ pub struct Conditional<'a> {
     pub adds: Vec<(CellName<'a>, Option<Stamp>, i64)>,
 }
 
-/// Where in the open batch an add went: answers its value once the batch is applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AddRef {
-    /// Row of the adds.
-    pub row: u32,
-    /// The sum of the batch's deltas to the cell under this generation, this add included.
-    pub running: i128,
-}
-
 /// Collects the records of one batch.
 #[derive(Debug, Default)]
 pub struct RecordsBuilder {
     columns: Columns,
     cells: HashTable<u32>,
     adds: HashTable<u32>,
-    running: Vec<i128>,
+    /// Per add row: the sum of its cell's deltas under its generation, also over rows that are full.
+    sums: Vec<i128>,
+    /// Per cell: its last row among the writes plus one; 0: none.
+    last_writes: Vec<u32>,
     session_rows: HashTable<u32>,
     ops_count: u32,
     stamps: Option<(Time, Time)>,
@@ -238,6 +232,7 @@ impl RecordsBuilder {
         columns.cell_ends.push(row(columns.keys.len()));
         columns.cell_tenants.push(name.tenant.0);
         columns.cell_kinds.push(name.kind.code());
+        self.last_writes.push(0);
         let columns = &self.columns;
         self.cells.insert_unique(hash, at, |&at| hash_of(&columns.cell(at)));
         at
@@ -255,54 +250,88 @@ impl RecordsBuilder {
     }
 
     /// Adds to a counter under the generation it was admitted under.
-    pub fn add(&mut self, cell: CellName<'_>, generation: Option<Stamp>, delta: i64) -> AddRef {
-        debug_assert!(cell.kind == Kind::Counter);
+    pub fn add(&mut self, cell: CellName<'_>, generation: Option<Stamp>, delta: i64) {
+        debug_assert!(cell.kind == Kind::Counter, "only counters go up and down");
         self.ops_count += 1;
         let cell = self.cell(cell);
         let generation = self.generation(generation);
+        let (positive, negative) = (delta.max(0).unsigned_abs(), delta.min(0).unsigned_abs());
         let columns = &mut self.columns;
         let hash = hash_of(&(cell, generation));
         let same = |&at: &u32| {
             columns.add_cells[at as usize] == cell && columns.add_generations[at as usize] == generation
         };
-        let (positive, negative) = (delta.max(0).unsigned_abs(), delta.min(0).unsigned_abs());
-        let mut before = 0;
-        if let Some(slot) = self.adds.find_mut(hash, same) {
-            let at = *slot as usize;
-            let sums = (
-                columns.add_positives[at].checked_add(positive),
-                columns.add_negatives[at].checked_add(negative),
-            );
-            if let (Some(positive), Some(negative)) = sums {
-                columns.add_positives[at] = positive;
-                columns.add_negatives[at] = negative;
-                self.running[at] += i128::from(delta);
-                return AddRef { row: *slot, running: self.running[at] };
-            }
-            // The row is full: go on in another one for the same cell; rows add up.
-            before = self.running[at];
-            *slot = row(columns.add_cells.len());
-        } else {
-            let at = row(columns.add_cells.len());
-            let columns = &self.columns;
-            self.adds.insert_unique(hash, at, |&at| {
-                let at = at as usize;
-                if at == columns.add_cells.len() {
-                    hash
-                } else {
-                    hash_of(&(columns.add_cells[at], columns.add_generations[at]))
+        let fresh = row(columns.add_cells.len());
+        let mut sum = i128::from(delta);
+        match self.adds.find_mut(hash, same) {
+            Some(slot) => {
+                let at = *slot as usize;
+                sum += self.sums[at];
+                let sums = (
+                    columns.add_positives[at].checked_add(positive),
+                    columns.add_negatives[at].checked_add(negative),
+                );
+                if let (Some(positive), Some(negative)) = sums {
+                    columns.add_positives[at] = positive;
+                    columns.add_negatives[at] = negative;
+                    self.sums[at] = sum;
+                    return;
                 }
-            });
+                // The row is full: go on in another one for the same cell; rows add up.
+                *slot = fresh;
+            }
+            None => {
+                let (cells, generations) = (&columns.add_cells, &columns.add_generations);
+                self.adds.insert_unique(hash, fresh, |&at| match cells.get(at as usize) {
+                    Some(&cell) => hash_of(&(cell, generations[at as usize])),
+                    None => hash,
+                });
+            }
         }
-        let columns = &mut self.columns;
-        let at = row(columns.add_cells.len());
         columns.add_cells.push(cell);
         columns.add_generations.push(generation);
         columns.add_positives.push(positive);
         columns.add_negatives.push(negative);
-        let running = before + i128::from(delta);
-        self.running.push(running);
-        AddRef { row: at, running }
+        self.sums.push(sum);
+    }
+
+    fn find(&self, name: CellName<'_>) -> Option<u32> {
+        let wanted = (name.tenant.0, name.kind.code(), name.key);
+        self.cells.find(hash_of(&wanted), |&at| self.columns.cell(at) == wanted).copied()
+    }
+
+    /// Whether any record names the cell.
+    #[must_use]
+    pub fn names(&self, cell: CellName<'_>) -> bool {
+        self.find(cell).is_some()
+    }
+
+    /// The stamp of the last write to a cell, and whether it left a value.
+    #[must_use]
+    pub fn last_write(&self, cell: CellName<'_>) -> Option<(Stamp, bool)> {
+        let at = self.last_writes[self.find(cell)? as usize].checked_sub(1)? as usize;
+        Some((self.columns.write_stamps[at], self.columns.write_has_value[at]))
+    }
+
+    /// The sum of the adds to a counter under a generation; none if there are none.
+    #[must_use]
+    pub fn sum(&self, cell: CellName<'_>, generation: Option<Stamp>) -> Option<i128> {
+        let cell = self.find(cell)?;
+        let columns = &self.columns;
+        let is_it = |at: u32| {
+            let index = columns.add_generations[at as usize] as usize;
+            let found = index.checked_sub(1).map(|index| columns.generations[index]);
+            columns.add_cells[at as usize] == cell && found == generation
+        };
+        // The same generation may stand under several indices: look at the likely one, then at all rows.
+        let index = columns.generations.iter().rposition(|&known| Some(known) == generation);
+        let likely = hash_of(&(cell, index.map_or(0, |index| row(index + 1))));
+        if let Some(&at) = self.adds.find(likely, |&at| is_it(at)) {
+            return Some(self.sums[at as usize]);
+        }
+        generation?;
+        let rows = (0..row(columns.add_cells.len())).filter(|&at| is_it(at));
+        rows.map(|at| self.sums[at as usize]).reduce(|a, b| a + b)
     }
 
     /// Writes or deletes a register, or deletes a counter.
@@ -310,6 +339,7 @@ impl RecordsBuilder {
         self.ops_count += 1;
         let cell = self.cell(write.cell);
         let columns = &mut self.columns;
+        self.last_writes[cell as usize] = row(columns.write_cells.len() + 1);
         columns.write_cells.push(cell);
         columns.write_stamps.push(write.stamp);
         columns.write_has_value.push(write.value.is_some());
