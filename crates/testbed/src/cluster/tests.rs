@@ -1,7 +1,6 @@
 //! The cluster against a stand-in for the binary: a script that does what `init` and `serve` promise, no more.
 
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 use crate::relay::LinkConditions;
@@ -13,10 +12,16 @@ fn stand_in(dir: &Path, serve_body: &str) -> PathBuf {
         "#!/bin/sh\ncase $1 in\ninit) echo \"$@\" > \"$3/init\"; [ ! -e \"$3/refuse\" ] || {{ echo refused >&2; exit 10; }};;\n\
          serve) region=$5; echo \"$@\" > \"$3/$region.serve\"\n{serve_body}\n;;\nesac\n"
     );
-    let mut file = std::fs::File::create(&path).unwrap();
-    file.write_all(text.as_bytes()).unwrap();
-    file.set_permissions(std::fs::Permissions::from_mode(0o755)).unwrap();
-    drop(file);
+    // Written by another process: while this one has a script open, a child that another test starts at that moment
+    // holds it open too, and the system refuses to run it.
+    let mut writer = Command::new("sh")
+        .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
+        .arg(&path)
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    writer.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(writer.wait().unwrap().success());
     path
 }
 
