@@ -155,7 +155,8 @@ impl Header {
         if payload_bytes as usize > limits::BATCH_PAYLOAD_BYTES_MAX || u32_at(head, 104) != payload_bytes {
             return Err(field("payload bytes", u64::from(payload_bytes)));
         }
-        let region = RegionId::new(u16_at(head, 26)).map_err(|_| field("region", u64::from(u16_at(head, 26))))?;
+        let region =
+            RegionId::new(u16_at(head, 26)).map_err(|_| field("region", u64::from(u16_at(head, 26))))?;
         let seq = Seq(u64_at(head, 48));
         if seq == Seq::ZERO {
             return Err(field("seq", 0));

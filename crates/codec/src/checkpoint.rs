@@ -2,6 +2,7 @@
 //!
 //! Layout: magic `TMCP`, format version u16, two zero bytes, cluster id, shard u16, two zero bytes, payload length u32,
 //! blake3 over all of that and the payload, then the payload: [`Checkpoint`] archived with rkyv.
+#![allow(missing_docs, reason = "what rkyv derives for an enum's variants comes without docs")]
 
 use rkyv::{Archive, Deserialize, Serialize};
 use tombolo_causality::{ClusterId, Epoch, RegionId, Seq, SessionId, ShardId, Stamp, Time};

@@ -220,6 +220,12 @@ pub fn decode_request(body: &[u8]) -> Result<(u64, ClientRequest), Reject> {
     }
     let numbered =
         rkyv::from_bytes::<Numbered<ClientRequest>, rkyv::rancor::Error>(body).map_err(malformed)?;
+    // A stamp of no region, once logged, would make a batch that every region refuses.
+    if let ClientRequest::Write { ops, .. } = &numbered.body
+        && !ops.iter().filter_map(WireOp::stamp).all(|stamp| is_region(stamp.region))
+    {
+        return Err(malformed("a region id outside 1..=1023"));
+    }
     Ok((numbered.id, numbered.body))
 }
 
@@ -227,11 +233,38 @@ pub fn decode_request(body: &[u8]) -> Result<(u64, ClientRequest), Reject> {
 ///
 /// Errors: `malformed`.
 pub fn decode_answer(body: &[u8]) -> Result<(u64, ClientAnswer), Reject> {
-    let numbered = rkyv::from_bytes::<Numbered<ClientAnswer>, rkyv::rancor::Error>(body).map_err(malformed)?;
-    Ok((numbered.id, numbered.body))
+    let numbered =
+        rkyv::from_bytes::<Numbered<ClientAnswer>, rkyv::rancor::Error>(body).map_err(malformed)?;
+    let are_regions = match &numbered.body {
+        ClientAnswer::Welcome { region, .. } => is_region(*region),
+        ClientAnswer::Written(done) => done.stamps.iter().flatten().all(|stamp| is_region(stamp.region)),
+        ClientAnswer::Values(values) => values.iter().all(|value| match value {
+            ReadValue::Register { stamp, .. } => is_region(stamp.region),
+            ReadValue::Absent | ReadValue::Counter(_) => true,
+        }),
+        ClientAnswer::Rejected(reject) => reject.stamp_needed.is_none_or(|stamp| is_region(stamp.region)),
+        ClientAnswer::Session { .. } | ClientAnswer::Awaited { .. } => true,
+    };
+    if are_regions {
+        Ok((numbered.id, numbered.body))
+    } else {
+        Err(malformed("a region id outside 1..=1023"))
+    }
+}
+
+/// Archived ids are integers of any value.
+fn is_region(id: RegionId) -> bool {
+    RegionId::new(id.get()).is_ok()
 }
 
 impl WireOp {
+    fn stamp(&self) -> Option<Stamp> {
+        match self.verb {
+            WireVerb::Set { stamp, .. } | WireVerb::Delete { stamp, .. } => stamp,
+            WireVerb::Add(_) => None,
+        }
+    }
+
     /// As the op that admission takes; `draw` gives 128 random bits for a stamp that is fixed here.
     #[must_use]
     pub fn into_op(self, draw: &mut impl FnMut() -> u128) -> Op {

@@ -6,7 +6,7 @@
 use hashbrown::HashTable;
 use rkyv::rancor::Error as RkyvError;
 use rkyv::{Archive, Deserialize, Serialize};
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash};
 use tombolo_causality::{Epoch, RegionId, Seq, SessionId, Stamp, TenantId, Time};
 
 use crate::batch::BatchError;
@@ -151,6 +151,8 @@ pub struct RecordsBuilder {
     columns: Columns,
     cells: HashTable<u32>,
     adds: HashTable<u32>,
+    /// Rows of the generations plus one.
+    generation_rows: HashTable<u32>,
     /// Per add row: the sum of its cell's deltas under its generation, also over rows that are full.
     sums: Vec<i128>,
     /// Per cell: its last row among the writes plus one; 0: none.
@@ -161,9 +163,7 @@ pub struct RecordsBuilder {
 }
 
 fn hash_of(value: &impl Hash) -> u64 {
-    let mut hasher = foldhash::fast::FixedState::with_seed(0x746f_6d62_6f6c_6f32).build_hasher();
-    value.hash(&mut hasher);
-    hasher.finish()
+    foldhash::fast::FixedState::with_seed(0x746f_6d62_6f6c_6f32).hash_one(value)
 }
 
 fn row(len: usize) -> u32 {
@@ -239,14 +239,22 @@ impl RecordsBuilder {
     }
 
     fn generation(&mut self, generation: Option<Stamp>) -> u32 {
+        if let Some(known) = self.find_generation(generation) {
+            return known;
+        }
         let Some(stamp) = generation else { return 0 };
         let generations = &mut self.columns.generations;
-        // Generations are rare and come in runs; a longer search would cost more than a row.
-        if let Some(back) = generations.iter().rev().take(8).position(|&known| known == stamp) {
-            return row(generations.len() - back);
-        }
         generations.push(stamp);
-        row(generations.len())
+        let at = row(generations.len());
+        self.generation_rows.insert_unique(hash_of(&stamp), at, |&at| hash_of(&generations[at as usize - 1]));
+        at
+    }
+
+    /// What stands for a generation in the columns, if any row is under it.
+    fn find_generation(&self, generation: Option<Stamp>) -> Option<u32> {
+        let Some(stamp) = generation else { return Some(0) };
+        let is_it = |&at: &u32| self.columns.generations[at as usize - 1] == stamp;
+        self.generation_rows.find(hash_of(&stamp), is_it).copied()
     }
 
     /// Adds to a counter under the generation it was admitted under.
@@ -316,22 +324,12 @@ impl RecordsBuilder {
     /// The sum of the adds to a counter under a generation; none if there are none.
     #[must_use]
     pub fn sum(&self, cell: CellName<'_>, generation: Option<Stamp>) -> Option<i128> {
-        let cell = self.find(cell)?;
+        let (cell, generation) = (self.find(cell)?, self.find_generation(generation)?);
         let columns = &self.columns;
-        let is_it = |at: u32| {
-            let index = columns.add_generations[at as usize] as usize;
-            let found = index.checked_sub(1).map(|index| columns.generations[index]);
-            columns.add_cells[at as usize] == cell && found == generation
+        let is_it = |&at: &u32| {
+            columns.add_cells[at as usize] == cell && columns.add_generations[at as usize] == generation
         };
-        // The same generation may stand under several indices: look at the likely one, then at all rows.
-        let index = columns.generations.iter().rposition(|&known| Some(known) == generation);
-        let likely = hash_of(&(cell, index.map_or(0, |index| row(index + 1))));
-        if let Some(&at) = self.adds.find(likely, |&at| is_it(at)) {
-            return Some(self.sums[at as usize]);
-        }
-        generation?;
-        let rows = (0..row(columns.add_cells.len())).filter(|&at| is_it(at));
-        rows.map(|at| self.sums[at as usize]).reduce(|a, b| a + b)
+        self.adds.find(hash_of(&(cell, generation)), is_it).map(|&at| self.sums[at as usize])
     }
 
     /// Writes or deletes a register, or deletes a counter.
@@ -496,8 +494,9 @@ impl<'a> Records<'a> {
         {
             return Err("a row outside its table");
         }
-        let is_counter =
-            |at: &rkyv::rend::unaligned::u32_ule| c.cell_kinds[at.to_native() as usize] == Kind::Counter.code();
+        let is_counter = |at: &rkyv::rend::unaligned::u32_ule| {
+            c.cell_kinds[at.to_native() as usize] == Kind::Counter.code()
+        };
         if !c.add_cells.iter().chain(c.cond_cells.iter()).all(is_counter) {
             return Err("an add to a register");
         }

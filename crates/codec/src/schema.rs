@@ -37,7 +37,11 @@ impl Schema {
     pub fn kind_of(&self, key: &[u8]) -> Option<Kind> {
         self.rules
             .iter()
-            .find(|(stem, is_prefix, _)| if *is_prefix { key.starts_with(stem) } else { key == stem.as_slice() })
+            .find(
+                |(stem, is_prefix, _)| {
+                    if *is_prefix { key.starts_with(stem) } else { key == stem.as_slice() }
+                },
+            )
             .map(|&(_, _, kind)| kind)
     }
 }

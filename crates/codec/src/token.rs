@@ -218,8 +218,7 @@ mod tests {
     #[test]
     fn a_session_id_is_not_a_token() {
         let key = SealKey::new([3; 32]);
-        let id =
-            SessionId { home: RegionId::new(1).unwrap(), epoch: Epoch(5), opened: Time(6), random: 7 };
+        let id = SessionId { home: RegionId::new(1).unwrap(), epoch: Epoch(5), opened: Time(6), random: 7 };
         let text = SessionToken(id).encode(&key);
         assert_eq!(SessionToken::decode(&text, &key), Ok(SessionToken(id)));
         assert!(Token::decode(&text, &key).is_err());
