@@ -1,0 +1,137 @@
+//! The numbers of QUIC, each with its reason. It opens nothing.
+//!
+//! Reference path: 1 Gbit/s, 80 ms round trip, up to 0.1 % loss; bandwidth × delay is 10 MB (design.md §3.5).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::congestion::BbrConfig;
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt};
+
+use crate::bbr::CappedBbrConfig;
+use crate::link::CHANNELS_COUNT;
+
+/// The protocol between regions.
+pub const ALPN_PEER: &[u8] = b"tombolo-peer/1";
+/// The protocol between a client and a region.
+pub const ALPN_CLIENT: &[u8] = b"tombolo-client/1";
+/// The usual limit of a frame's body: a batch of 4 MiB and its header.
+pub const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024 + 1024;
+
+/// Above 2 × 1,024 × 1,200 bytes a stream can have more than 1,024 gaps, and quinn then ends the connection.
+const STREAM_WINDOW_BYTES: u32 = 2_400_000;
+/// Room for every channel's whole window: a lane that nobody reads never takes the credit of another channel. It is
+/// also all the memory a peer can fill here.
+const PEER_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * CHANNELS_COUNT as u32;
+/// 1.2 × bandwidth × delay. Above it BBR fills the bottleneck's queue: a fifth of all bytes is sent twice.
+const PEER_IN_FLIGHT_BYTES_MAX: u64 = 12_000_000;
+/// What may wait here for a peer's acknowledgement: every channel's window and what the acknowledged part of a large
+/// frame still holds.
+const PEER_SEND_WINDOW_BYTES: u64 = PEER_WINDOW_BYTES as u64 + 8_000_000;
+/// With quinn's 14 KiB the first MiB takes 684 ms at 80 ms round trip, with this 210.
+const INITIAL_WINDOW_BYTES: u64 = 1024 * 1024;
+/// Bounds the silence after a short cut: packets are tried again at this pace instead of quinn's doubling one.
+const PEER_KEEP_ALIVE: Duration = Duration::from_millis(500);
+/// Four lost keep-alives. A peer's absence is an event for barriers and lag, so it must be known soon.
+const PEER_IDLE_MAX: Duration = Duration::from_secs(2);
+/// One control stream and 16 lanes, twice.
+const PEER_STREAMS_MAX: u32 = 32;
+
+/// A client is near: 1 Gbit/s at 20 ms is 2.5 MB, and there are many of them.
+const CLIENT_WINDOW_BYTES: u32 = 3 * STREAM_WINDOW_BYTES;
+/// The client keeps its connection alive; the region does not wake for idle clients.
+const CLIENT_KEEP_ALIVE: Duration = Duration::from_millis(1_500);
+/// Four lost keep-alives.
+const CLIENT_IDLE_MAX: Duration = Duration::from_secs(6);
+
+/// With ten GSO segments, 6,500 bytes is what fits a 64 KiB send. Larger ones are silently lost.
+const MTU_BYTES_MAX: u16 = 6_500;
+/// What every path carries; discovery raises it.
+const MTU_BYTES_INITIAL: u16 = 1_200;
+/// The kernel's usual ceiling. Less loses packets whenever the process is not scheduled for some milliseconds.
+pub(crate) const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
+/// A handshake is two round trips; at 300 ms and with a loss it still fits.
+pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(3);
+/// What a farewell may take.
+pub(crate) const FAREWELL_MAX: Duration = Duration::from_secs(1);
+/// Handshakes going on at once. Each costs two signatures and some 20 KiB; members are few, so this is a flood's bound.
+pub(crate) const HANDSHAKES_MAX: usize = 64;
+/// First packets that wait for a decision, and their bytes: quinn's own bounds are 65,536 and 100 MiB.
+const INCOMING_MAX: usize = 1_024;
+const INCOMING_BUFFER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Links that are made and not yet accepted.
+pub(crate) const ACCEPTED_LINKS_MAX: usize = 16;
+
+/// Between regions.
+pub(crate) fn peer() -> Arc<TransportConfig> {
+    let mut config = common(PEER_IN_FLIGHT_BYTES_MAX, PEER_IDLE_MAX);
+    config
+        .receive_window(VarInt::from_u32(PEER_WINDOW_BYTES))
+        .send_window(PEER_SEND_WINDOW_BYTES)
+        .keep_alive_interval(Some(PEER_KEEP_ALIVE))
+        .max_concurrent_uni_streams(VarInt::from_u32(PEER_STREAMS_MAX))
+        .max_concurrent_bidi_streams(VarInt::from_u32(0));
+    Arc::new(config)
+}
+
+/// A region towards its clients.
+pub(crate) fn door(streams_max: u32) -> Arc<TransportConfig> {
+    let mut config = common(u64::from(CLIENT_WINDOW_BYTES), CLIENT_IDLE_MAX);
+    config
+        .receive_window(VarInt::from_u32(CLIENT_WINDOW_BYTES))
+        .send_window(2 * u64::from(CLIENT_WINDOW_BYTES))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_concurrent_bidi_streams(VarInt::from_u32(streams_max));
+    Arc::new(config)
+}
+
+/// A client towards a region.
+pub(crate) fn client() -> Arc<TransportConfig> {
+    let mut config = common(u64::from(CLIENT_WINDOW_BYTES), CLIENT_IDLE_MAX);
+    config
+        .receive_window(VarInt::from_u32(CLIENT_WINDOW_BYTES))
+        .send_window(2 * u64::from(CLIENT_WINDOW_BYTES))
+        .keep_alive_interval(Some(CLIENT_KEEP_ALIVE))
+        // The region opens no streams.
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_concurrent_bidi_streams(VarInt::from_u32(0));
+    Arc::new(config)
+}
+
+fn common(in_flight_bytes_max: u64, idle_max: Duration) -> TransportConfig {
+    let mut bbr = BbrConfig::default();
+    bbr.initial_window(INITIAL_WINDOW_BYTES);
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(MTU_BYTES_MAX);
+    let mut config = TransportConfig::default();
+    config
+        // CUBIC falls to 0.7 MB/s at 0.1 % loss on the reference path, BBR keeps 92.
+        .congestion_controller_factory(Arc::new(CappedBbrConfig { bbr: Arc::new(bbr), in_flight_bytes_max }))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .max_idle_timeout(Some(IdleTimeout::try_from(idle_max).expect("some seconds fit a varint")))
+        .initial_mtu(MTU_BYTES_INITIAL)
+        .min_mtu(MTU_BYTES_INITIAL)
+        .mtu_discovery_config(Some(mtu))
+        // Nothing here uses datagrams; without a buffer none can be sent to us.
+        .datagram_receive_buffer_size(None);
+    config
+}
+
+/// Of whoever listens.
+pub(crate) fn server(crypto: Arc<QuicServerConfig>, transport: Arc<TransportConfig>) -> ServerConfig {
+    let mut config = ServerConfig::with_crypto(crypto);
+    config
+        .transport_config(transport)
+        .max_incoming(INCOMING_MAX)
+        .incoming_buffer_size_total(INCOMING_BUFFER_BYTES_MAX);
+    config
+}
+
+/// Of the socket: quinn's defaults, but for what it may receive, which caps what the other side's discovery finds.
+pub(crate) fn endpoint() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    config.max_udp_payload_size(MTU_BYTES_MAX).expect("the bound is above the least of QUIC");
+    config
+}
