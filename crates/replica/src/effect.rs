@@ -1,0 +1,124 @@
+//! What a shard wants done, in order: the shell does it and decides nothing.
+
+use tombolo_causality::{LogId, RegionId, Seq, Stamp, VersionVector};
+use tombolo_codec::{Batch, PeerMessage, Position, ReadValue, Reject};
+
+use crate::input::{Link, Ticket, WritePart};
+
+/// What a write came to in this shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The log position it reached; none if there was nothing to log and nothing was ever logged.
+    pub position: Option<Position>,
+    /// Whether all of it had been logged before.
+    pub replayed: bool,
+    /// The stamp of each op that fixed one.
+    pub stamps: Vec<Option<Stamp>>,
+    /// For adds, the counter's value after the op, if asked for; for deletes 1 if something visible went, else 0.
+    pub values: Vec<Option<i128>>,
+}
+
+/// The answer to a ticket.
+#[derive(Debug)]
+pub enum Answer {
+    /// To a check: the part itself, to be handed over.
+    Checked(Result<Box<WritePart>, Reject>),
+    /// To a write.
+    Written(Result<Outcome, Reject>),
+    /// To a read.
+    Read(Vec<ReadValue>),
+}
+
+/// Something an operator should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Stable code, such as `clock_ahead`.
+    pub code: &'static str,
+    /// What happened.
+    pub text: String,
+}
+
+/// What a shard wants done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Write a batch to its log, then say how far it is durable.
+    Append(Batch),
+    /// Answer a caller.
+    Answer {
+        /// Which.
+        ticket: Ticket,
+        /// With what.
+        answer: Answer,
+    },
+    /// Tell the waiter of a barrier that a region holds its positions.
+    Reached {
+        /// Which waiter.
+        ticket: Ticket,
+        /// Which region.
+        region: RegionId,
+    },
+    /// Tell the waiter of a barrier that a region restarted and may no longer hold them.
+    Voided {
+        /// Which waiter.
+        ticket: Ticket,
+        /// Which region.
+        region: RegionId,
+    },
+    /// Send a batch to a peer, on the log's lane.
+    Ship {
+        /// To whom.
+        peer: RegionId,
+        /// On which connection.
+        link: Link,
+        /// What.
+        batch: Batch,
+    },
+    /// Read batches from the log's files and hand them back.
+    Load {
+        /// For whom.
+        peer: RegionId,
+        /// For which connection.
+        link: Link,
+        /// Which log.
+        log: LogId,
+        /// The first one.
+        from: Seq,
+        /// About how many bytes.
+        bytes_max: usize,
+    },
+    /// Send a control message to a peer.
+    Send {
+        /// To whom.
+        peer: RegionId,
+        /// On which connection.
+        link: Link,
+        /// What.
+        message: PeerMessage,
+    },
+    /// This shard's part of the answer to a peer's hello.
+    Describe {
+        /// To whom.
+        peer: RegionId,
+        /// On which connection.
+        link: Link,
+        /// All this shard may come to hold.
+        received: VersionVector,
+        /// All it has applied.
+        applied: VersionVector,
+    },
+    /// Tell every peer that this much is applied and durable here; only the latest of a log matters.
+    Ack(Position),
+    /// A batch of another region was applied: how old it was by the writer's clock.
+    Applied {
+        /// Who wrote it.
+        region: RegionId,
+        /// How many ops.
+        ops_count: u32,
+        /// Milliseconds from the writer closing it to it being visible here; negative clocks count as 0.
+        age_ms: f64,
+    },
+    /// This shard has caught up with all that any member held when the process started.
+    BecameWhole,
+    /// Raise a finding.
+    Notice(Notice),
+}

@@ -1,0 +1,231 @@
+//! What a shard is told: by clients, by its own disk, by peers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, ShardId, TenantId, Time, VersionVector};
+use tombolo_codec::{Batch, Op, Position, Schema, SessionPart};
+
+/// When a write is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Once its batch is durable and applied.
+    Sync,
+    /// Once its batch is staged; applying, offering and acks wait for the sync all the same.
+    Relaxed,
+}
+
+/// What does not change while the process lives.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This shard.
+    pub shard: ShardId,
+    /// This region.
+    pub region: RegionId,
+    /// This incarnation.
+    pub epoch: Epoch,
+    /// All members, this region included.
+    pub members: Vec<RegionId>,
+    /// When a write is answered.
+    pub durability: Durability,
+    /// Declared kinds.
+    pub schema: Arc<Schema>,
+    /// How far ahead of this region's clock a stamp may lie, in milliseconds.
+    pub drift_ms_max: u64,
+    /// Most numbers a session may hold above its settled mark.
+    pub session_numbers_max: usize,
+}
+
+/// The moment an input is handled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Now {
+    /// The wall clock's reading.
+    pub wall: Time,
+    /// Milliseconds of a clock that never goes back; for ages only.
+    pub monotonic_ms: u64,
+}
+
+/// Names a caller's question until it is answered; drawn by the shell, unique in the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// Names one connection to a peer; frames of another one are dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Link(pub u64);
+
+/// A request's part in this shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WritePart {
+    /// Whose keys.
+    pub tenant: TenantId,
+    /// The request's place in its session.
+    pub session: Option<SessionPart>,
+    /// Whether it was sent before.
+    pub retry: bool,
+    /// Stamps drawn here come after this time.
+    pub after: Time,
+    /// The ops, in order.
+    pub ops: Vec<Op>,
+    /// Whether counters' values after the ops are wanted.
+    pub wants_values: bool,
+}
+
+/// What a shard is told.
+#[derive(Debug)]
+pub enum Input {
+    /// Would this be admitted? Answered with the part itself, so that it can be handed over for good.
+    Check {
+        /// Whose answer.
+        ticket: Ticket,
+        /// What.
+        part: Box<WritePart>,
+    },
+    /// Admit, log, answer.
+    Write {
+        /// Whose answer.
+        ticket: Ticket,
+        /// What.
+        part: Box<WritePart>,
+    },
+    /// Read, once the positions are covered here.
+    Read {
+        /// Whose answer.
+        ticket: Ticket,
+        /// Whose keys.
+        tenant: TenantId,
+        /// The keys.
+        keys: Vec<Bytes>,
+        /// What must be covered first.
+        after: Vec<Position>,
+    },
+    /// Tell each region that holds these positions, as it comes to hold them.
+    Await {
+        /// Whose answer.
+        ticket: Ticket,
+        /// Positions in this shard.
+        positions: Vec<Position>,
+    },
+    /// The caller of a read or await no longer waits.
+    Cancel {
+        /// Whose.
+        ticket: Ticket,
+    },
+
+    /// Batches of a log were handed to the operating system.
+    Staged {
+        /// Which log.
+        log: LogId,
+        /// Through which batch.
+        through: Seq,
+    },
+    /// Batches of a log are durable here.
+    Durable {
+        /// Which log.
+        log: LogId,
+        /// Through which batch.
+        through: Seq,
+    },
+    /// A log can never be written again: a write or sync failed.
+    StorageFailed {
+        /// Which log.
+        log: LogId,
+        /// What the machine said.
+        text: String,
+    },
+    /// The disk is full, or has room again.
+    StorageFull {
+        /// Whether it is full.
+        is_full: bool,
+    },
+
+    /// A connection to a peer came up and it said who it is.
+    PeerUp {
+        /// The peer.
+        peer: RegionId,
+        /// Its incarnation.
+        epoch: Epoch,
+        /// The connection.
+        link: Link,
+    },
+    /// The peer answered this region's hello.
+    PeerAnswer {
+        /// The peer.
+        peer: RegionId,
+        /// The connection.
+        link: Link,
+        /// All it may come to hold, of this shard.
+        received: VersionVector,
+        /// All it has applied, of this shard.
+        applied: VersionVector,
+    },
+    /// A connection ended.
+    PeerDown {
+        /// The peer.
+        peer: RegionId,
+        /// The connection.
+        link: Link,
+    },
+    /// A batch came from a peer, verified.
+    Remote {
+        /// The peer it came from, not necessarily its writer.
+        from: RegionId,
+        /// The connection.
+        link: Link,
+        /// The batch.
+        batch: Batch,
+    },
+    /// A peer wants a log.
+    Subscribe {
+        /// The peer.
+        from: RegionId,
+        /// The connection.
+        link: Link,
+        /// Which log.
+        log: LogId,
+        /// From which batch on.
+        seq: Seq,
+    },
+    /// A peer no longer wants a log from here.
+    Unsubscribe {
+        /// The peer.
+        from: RegionId,
+        /// The connection.
+        link: Link,
+        /// Which log.
+        log: LogId,
+    },
+    /// A peer applied batches.
+    Acked {
+        /// The peer.
+        from: RegionId,
+        /// The connection.
+        link: Link,
+        /// Its new ends.
+        positions: Vec<Position>,
+    },
+    /// Batches that [`crate::Effect::Load`] asked for; none if the log is not there.
+    Loaded {
+        /// The peer they go to.
+        peer: RegionId,
+        /// The connection.
+        link: Link,
+        /// Which log.
+        log: LogId,
+        /// In order.
+        batches: Vec<Batch>,
+    },
+    /// Stop or resume applying what a region wrote.
+    PauseApply {
+        /// The region.
+        peer: RegionId,
+        /// Whether to stop.
+        is_paused: bool,
+    },
+    /// This region's own clock is, or is no longer, too far ahead of its peers.
+    ClockAhead {
+        /// Whether it is.
+        is_ahead: bool,
+    },
+}

@@ -1,0 +1,170 @@
+//! Logs of others (and of this region's earlier epochs): received in order, made durable, then applied.
+//!
+//! Each log keeps its own queue, so one that waits or is halted does not hold up the others. A batch is applied once
+//! it is durable here, all before it are applied, every log it seals is whole here, and its writer is not paused.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tombolo_causality::{RegionId, Seq};
+use tombolo_codec::Batch;
+
+use crate::logs::{LogName, Logs, Tail};
+
+/// What became of a received batch.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Receipt {
+    /// The next one: write it.
+    Next,
+    /// Had it before.
+    Duplicate,
+    /// Some before it are missing.
+    Gap {
+        /// The first that is missing.
+        expected: Seq,
+    },
+    /// It contradicts what was received before (W2): the log is halted.
+    Fork(String),
+    /// The log is halted or was taken over.
+    Refused,
+}
+
+/// Why the next batch of a log is not applied although it is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Blocked {
+    /// The log it waits for.
+    pub(crate) on: LogName,
+    /// Through which batch.
+    pub(crate) end: Seq,
+}
+
+#[derive(Debug)]
+struct Incoming {
+    received: Seq,
+    tail: Tail,
+    durable: Seq,
+    queue: VecDeque<Batch>,
+    blocked: Option<Blocked>,
+    halted: Option<String>,
+}
+
+/// What was received of every log but the one written here.
+#[derive(Debug, Default)]
+pub(crate) struct Intake {
+    logs: BTreeMap<LogName, Incoming>,
+}
+
+impl Intake {
+    fn log(&mut self, name: LogName, applied: &Logs) -> &mut Incoming {
+        self.logs.entry(name).or_insert_with(|| {
+            let end = applied.end(name);
+            Incoming {
+                received: end,
+                tail: applied.tail(name),
+                durable: end,
+                queue: VecDeque::new(),
+                blocked: None,
+                halted: None,
+            }
+        })
+    }
+
+    /// Takes a batch in, if it is the next one of its log.
+    pub(crate) fn receive(&mut self, batch: &Batch, applied: &Logs) -> Receipt {
+        let header = batch.header();
+        let name = (header.log.region, header.log.epoch);
+        if applied.sealed(name).is_some() {
+            return Receipt::Refused;
+        }
+        let log = self.log(name, applied);
+        if log.halted.is_some() {
+            return Receipt::Refused;
+        }
+        if header.seq <= log.received {
+            let is_fork = header.seq == log.received && header.digest != log.tail.digest;
+            return if is_fork {
+                log.fork(format!("two batches {} of {name:?}", header.seq))
+            } else {
+                Receipt::Duplicate
+            };
+        }
+        let expected = log.received.next();
+        if header.seq > expected {
+            return Receipt::Gap { expected };
+        }
+        if header.previous != log.tail.digest {
+            return log.fork(format!("batch {} of {name:?} does not follow the one held here", header.seq));
+        }
+        log.received = header.seq;
+        log.tail = Tail::of(header);
+        log.queue.push_back(batch.clone());
+        Receipt::Next
+    }
+
+    /// Through which batch a log was received, durable or not.
+    pub(crate) fn received(&self, name: LogName, applied: &Logs) -> Seq {
+        self.logs.get(&name).map_or_else(|| applied.held(name), |log| log.received)
+    }
+
+    /// Every log received so far with its end.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (LogName, Seq)> + '_ {
+        self.logs.iter().map(|(&name, log)| (name, log.received))
+    }
+
+    pub(crate) fn set_durable(&mut self, name: LogName, through: Seq) {
+        if let Some(log) = self.logs.get_mut(&name) {
+            log.durable = through.max(log.durable);
+        }
+    }
+
+    /// The batch that may be applied next, if it is durable and the log is not halted.
+    pub(crate) fn next(&self, name: LogName) -> Option<&Batch> {
+        let log = self.logs.get(&name)?;
+        let batch = log.queue.front()?;
+        (log.halted.is_none() && batch.header().seq <= log.durable).then_some(batch)
+    }
+
+    /// The next batch of a log was applied.
+    pub(crate) fn pop(&mut self, name: LogName) {
+        if let Some(log) = self.logs.get_mut(&name) {
+            log.queue.pop_front();
+            log.blocked = None;
+        }
+    }
+
+    pub(crate) fn block(&mut self, name: LogName, blocked: Blocked) {
+        if let Some(log) = self.logs.get_mut(&name) {
+            log.blocked = Some(blocked);
+        }
+    }
+
+    /// Logs whose next batch waits for another log.
+    pub(crate) fn blocked(&self) -> impl Iterator<Item = (LogName, &Blocked)> + '_ {
+        self.logs.iter().filter_map(|(&name, log)| log.blocked.as_ref().map(|blocked| (name, blocked)))
+    }
+
+    /// Logs of a region.
+    pub(crate) fn of_region(&self, region: RegionId) -> Vec<LogName> {
+        self.logs.keys().copied().filter(|name| name.0 == region).collect()
+    }
+
+    /// Forgets a log that was taken over.
+    pub(crate) fn forget(&mut self, name: LogName) {
+        self.logs.remove(&name);
+    }
+
+    pub(crate) fn halt(&mut self, name: LogName, why: String, applied: &Logs) {
+        self.log(name, applied).halted = Some(why);
+    }
+
+    /// Halted logs with the reason.
+    pub(crate) fn halted(&self) -> impl Iterator<Item = (LogName, &str)> + '_ {
+        self.logs.iter().filter_map(|(&name, log)| log.halted.as_deref().map(|why| (name, why)))
+    }
+}
+
+impl Incoming {
+    fn fork(&mut self, why: String) -> Receipt {
+        self.halted = Some(why.clone());
+        Receipt::Fork(why)
+    }
+}

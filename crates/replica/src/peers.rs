@@ -1,0 +1,164 @@
+//! What is known of each peer: what it holds, what it wants, from where each log is fetched.
+//!
+//! Every log is fetched from one peer at a time: from its writer while that is connected, else from whoever holds most
+//! of it (F8: any member serves any log it holds). The receiver asks, the sender follows its own cursor: a slow peer
+//! costs a cursor and a bounded window, never memory that grows with its absence (R9).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tombolo_causality::{Epoch, RegionId, Seq, VersionVector};
+
+use crate::input::Link;
+use crate::logs::LogName;
+
+/// How many bytes of one log may be on their way to one peer, not yet acknowledged.
+pub(crate) const WINDOW_BYTES: usize = 1_024 * 1_024;
+/// How many bytes one read of a log's files asks for.
+pub(crate) const LOAD_BYTES: usize = 512 * 1_024;
+
+/// Where a peer is in a log it wants.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    /// The next batch to send.
+    pub(crate) next: Seq,
+    /// Sent and not yet acknowledged: seq and length.
+    in_flight: VecDeque<(Seq, usize)>,
+    in_flight_bytes: usize,
+    /// Whether batches are being read from files for it.
+    pub(crate) is_loading: bool,
+}
+
+impl Cursor {
+    pub(crate) fn at(next: Seq) -> Self {
+        Self { next, in_flight: VecDeque::new(), in_flight_bytes: 0, is_loading: false }
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.in_flight_bytes < WINDOW_BYTES
+    }
+
+    pub(crate) fn sent(&mut self, seq: Seq, bytes: usize) {
+        self.next = seq.next();
+        self.in_flight.push_back((seq, bytes));
+        self.in_flight_bytes += bytes;
+    }
+
+    pub(crate) fn acked(&mut self, through: Seq) {
+        while let Some(&(_, bytes)) = self.in_flight.front().filter(|&&(seq, _)| seq <= through) {
+            self.in_flight_bytes -= bytes;
+            self.in_flight.pop_front();
+        }
+    }
+}
+
+/// One peer.
+#[derive(Debug, Default)]
+pub(crate) struct Peer {
+    pub(crate) epoch: Option<Epoch>,
+    pub(crate) link: Option<Link>,
+    /// All it may come to hold, as it answered this epoch's latest hello. Not whole before every member did.
+    pub(crate) answered: Option<VersionVector>,
+    /// Whether it answered on the present connection.
+    pub(crate) is_answered: bool,
+    /// What it has applied and durable, in its present epoch.
+    pub(crate) applied: VersionVector,
+    /// The logs it wants from here.
+    pub(crate) sending: BTreeMap<LogName, Cursor>,
+    /// Whether what it wrote is not applied for now.
+    pub(crate) is_paused: bool,
+}
+
+/// All peers of this region, and from whom each log is fetched.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    pub(crate) peers: BTreeMap<RegionId, Peer>,
+    pub(crate) sources: BTreeMap<LogName, RegionId>,
+    /// What was last asked of whom, per log.
+    pub(crate) asked: BTreeMap<LogName, (RegionId, Seq)>,
+}
+
+impl Peers {
+    pub(crate) fn new(members: &[RegionId], own: RegionId) -> Self {
+        let others = members.iter().filter(|&&member| member != own);
+        let peers = others.map(|&member| (member, Peer::default())).collect();
+        Self { peers, sources: BTreeMap::new(), asked: BTreeMap::new() }
+    }
+
+    /// A connection ended or was replaced: nothing comes from there any more.
+    pub(crate) fn forget_source(&mut self, region: RegionId) {
+        self.sources.retain(|_, source| *source != region);
+        self.asked.retain(|_, (source, _)| *source != region);
+    }
+
+    /// The peer, if a frame on this connection is still of interest.
+    pub(crate) fn on(&mut self, region: RegionId, link: Link) -> Option<&mut Peer> {
+        self.peers.get_mut(&region).filter(|peer| peer.link == Some(link))
+    }
+
+    pub(crate) fn is_paused(&self, region: RegionId) -> bool {
+        self.peers.get(&region).is_some_and(|peer| peer.is_paused)
+    }
+
+    /// The writer of a log, if it is connected in the very epoch of that log.
+    fn live_writer(&self, name: LogName) -> Option<RegionId> {
+        let peer = self.peers.get(&name.0)?;
+        (peer.is_answered && peer.epoch == Some(name.1)).then_some(name.0)
+    }
+
+    fn holder(&self, name: LogName, above: Seq) -> Option<RegionId> {
+        let present = self.sources.get(&name).copied();
+        let is_up = |region: &RegionId| self.peers.get(region).is_some_and(|peer| peer.is_answered);
+        if let Some(region) = present.filter(is_up) {
+            return Some(region);
+        }
+        self.peers
+            .iter()
+            .filter(|(_, peer)| peer.is_answered && peer.applied.get(name.0, name.1) > above)
+            .max_by_key(|(_, peer)| peer.applied.get(name.0, name.1))
+            .map(|(&region, _)| region)
+    }
+
+    /// From whom each log should be fetched. `received` is how far each is here, `none` where a log is not wanted.
+    pub(crate) fn plan(
+        &self,
+        own: LogName,
+        blocked: &[(LogName, LogName)],
+        received: impl Fn(LogName) -> Option<Seq>,
+    ) -> BTreeMap<LogName, RegionId> {
+        let mut plan = BTreeMap::new();
+        for (&region, peer) in &self.peers {
+            if let Some(epoch) = peer.epoch.filter(|_| peer.is_answered) {
+                if received((region, epoch)).is_some() {
+                    plan.insert((region, epoch), region);
+                }
+            }
+        }
+        for peer in self.peers.values().filter(|peer| peer.is_answered) {
+            for (name, end) in &peer.applied {
+                let Some(have) = received(name) else { continue };
+                if name == own || plan.contains_key(&name) || end <= have || self.live_writer(name).is_some()
+                {
+                    continue;
+                }
+                if let Some(holder) = self.holder(name, have) {
+                    plan.insert(name, holder);
+                }
+            }
+        }
+        // While its writer is away, a log goes on coming from whoever relays it.
+        for (&name, &region) in &self.sources {
+            let is_up = self.peers.get(&region).is_some_and(|peer| peer.is_answered);
+            if is_up && received(name).is_some() && name != own {
+                plan.entry(name).or_insert(region);
+            }
+        }
+        // Whoever sent a seal holds what it seals, though the sealed log left its vector.
+        for &(sealed, by) in blocked {
+            let from = self.sources.get(&by).copied().or_else(|| self.holder(by, Seq::ZERO));
+            if let Some(region) = from.filter(|_| sealed != own) {
+                plan.entry(sealed).or_insert(region);
+            }
+        }
+        plan
+    }
+}

@@ -1,0 +1,100 @@
+//! What a shard says of itself: for status, digests, metrics and pruning.
+
+use tombolo_causality::{RegionId, Seq, VersionVector};
+use tombolo_codec::{Digest, Position};
+
+use crate::input::Now;
+use crate::logs::{LogName, log_id};
+use crate::progress::Behind;
+use crate::replica::Replica;
+
+/// What a peer lacks of this shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerReport {
+    /// The peer.
+    pub region: RegionId,
+    /// What it lacks of this region's log.
+    pub behind: Behind,
+    /// Whether what it wrote is not applied here for now.
+    pub is_paused: bool,
+}
+
+/// A shard at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What is applied.
+    pub vector: VersionVector,
+    /// Canonical digest of the state that the vector stands for.
+    pub digest: Digest,
+    /// Through which batch this region's own log is durable.
+    pub durable: Seq,
+    /// Cells held.
+    pub cells_count: usize,
+    /// Sessions held.
+    pub sessions_count: usize,
+    /// Whether it has caught up with all that any member held when the process started.
+    pub is_whole: bool,
+    /// Whom it waits for to be whole.
+    pub waiting_for: Vec<RegionId>,
+    /// Logs that are not taken in any more, and why.
+    pub halted: Vec<(LogName, String)>,
+    /// Every peer.
+    pub peers: Vec<PeerReport>,
+}
+
+impl Replica {
+    /// What a peer lacks of this region's own log.
+    #[must_use]
+    pub fn behind(&self, region: RegionId, now: Now) -> Behind {
+        let (own, epoch) = self.writer.name();
+        let applied = self.peers.peers.get(&region).map_or(Seq::ZERO, |peer| peer.applied.get(own, epoch));
+        self.progress.behind(applied, now.monotonic_ms)
+    }
+
+    /// The shard as it is.
+    #[must_use]
+    pub fn report(&self, now: Now) -> Report {
+        let peers = self.peers.peers.iter().map(|(&region, peer)| PeerReport {
+            region,
+            behind: self.behind(region, now),
+            is_paused: peer.is_paused,
+        });
+        Report {
+            vector: self.state.logs.vector().clone(),
+            digest: self.state.digest(),
+            durable: self.writer.durable(),
+            cells_count: self.state.cells.len(),
+            sessions_count: self.state.sessions.len(),
+            is_whole: self.is_whole,
+            waiting_for: if self.is_whole { Vec::new() } else { self.waiting_for() },
+            halted: self.intake.halted().map(|(name, why)| (name, why.to_owned())).collect(),
+            peers: peers.collect(),
+        }
+    }
+
+    /// Through where each log's files may go, given a durable checkpoint: what it covers and every member holds.
+    /// The flag says that the log has ended, so that all of it may go.
+    #[must_use]
+    pub fn prunable(&self, checkpoint: &tombolo_codec::Checkpoint) -> Vec<(Position, bool)> {
+        let held_by_all = |name: LogName, seq: Seq| {
+            let applied = |region: &RegionId| {
+                self.peers.peers.get(region).map_or(Seq::ZERO, |peer| peer.applied.get(name.0, name.1))
+            };
+            let others = self.options.members.iter().filter(|&&member| member != self.options.region);
+            others.map(applied).min().map_or(seq, |least| least.min(seq))
+        };
+        let shard = self.options.shard;
+        let standing = checkpoint.logs.iter().filter_map(|end| {
+            let name = (end.region, end.epoch);
+            let through = held_by_all(name, end.seq);
+            (through > Seq::ZERO).then_some((Position { log: log_id(shard, name), seq: through }, false))
+        });
+        let ended = checkpoint.sealed.iter().filter_map(|sealed| {
+            let by = (sealed.by_region, sealed.by_epoch);
+            let (by, at) = self.state.logs.resolve(by, sealed.by_seq);
+            let log = log_id(shard, (sealed.seal.region, sealed.seal.epoch));
+            (held_by_all(by, at) >= at).then_some((Position { log, seq: sealed.seal.end }, true))
+        });
+        standing.chain(ended).collect()
+    }
+}

@@ -1,0 +1,136 @@
+//! The session table of one shard: which numbers were logged, and up to where they are settled.
+//!
+//! State, not rules: who may log what is decided at admission. A number below the mark is covered; so is one in the
+//! set (design.md §3.3).
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+use tombolo_causality::SessionId;
+use tombolo_codec::PayloadDigest;
+use tombolo_codec::checkpoint::{NumberState, SessionState};
+use tombolo_codec::records::SessionOp;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// What is known of a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// Not logged.
+    New,
+    /// Logged, with this payload.
+    Logged(PayloadDigest),
+    /// Below the settled mark.
+    Settled,
+}
+
+#[derive(Debug, Default)]
+struct Session {
+    mark: u64,
+    /// Ascending by number; numbers come nearly in order, so inserts are at the back.
+    numbers: VecDeque<(u64, PayloadDigest)>,
+}
+
+/// All sessions that logged anything in a shard.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    sessions: HashMap<SessionId, Session, foldhash::fast::FixedState>,
+    digest: u128,
+}
+
+fn hash(id: &SessionId, tag: u8, number: u64, digest: &[u8; 16]) -> u128 {
+    let mut out = [0u8; 64];
+    out[0] = tag;
+    out[1..3].copy_from_slice(&id.home.get().to_le_bytes());
+    out[3..19].copy_from_slice(&id.epoch.0.to_le_bytes());
+    out[19..27].copy_from_slice(&id.opened.0.to_le_bytes());
+    out[27..35].copy_from_slice(&id.random.to_le_bytes());
+    out[35..43].copy_from_slice(&number.to_le_bytes());
+    out[43..59].copy_from_slice(digest);
+    xxh3_128(&out)
+}
+
+fn hash_mark(id: &SessionId, mark: u64) -> u128 {
+    hash(id, 1, mark, &[0; 16])
+}
+
+fn hash_number(id: &SessionId, number: u64, digest: &PayloadDigest) -> u128 {
+    hash(id, 2, number, &digest.0)
+}
+
+impl Sessions {
+    pub(crate) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub(crate) fn digest(&self) -> u128 {
+        self.digest
+    }
+
+    pub(crate) fn known(&self, id: &SessionId, number: u64) -> Known {
+        let Some(session) = self.sessions.get(id) else { return Known::New };
+        if let Ok(at) = session.numbers.binary_search_by_key(&number, |&(known, _)| known) {
+            return Known::Logged(session.numbers[at].1);
+        }
+        if number < session.mark { Known::Settled } else { Known::New }
+    }
+
+    /// How many numbers a session holds above its mark.
+    pub(crate) fn numbers_count(&self, id: &SessionId) -> usize {
+        self.sessions.get(id).map_or(0, |session| session.numbers.len())
+    }
+
+    fn session(&mut self, id: SessionId) -> &mut Session {
+        let digest = &mut self.digest;
+        self.sessions.entry(id).or_insert_with(|| {
+            *digest = digest.wrapping_add(hash_mark(&id, 0));
+            Session::default()
+        })
+    }
+
+    pub(crate) fn log(&mut self, op: &SessionOp) {
+        let session = self.session(op.session);
+        if op.number < session.mark {
+            return;
+        }
+        if let Err(at) = session.numbers.binary_search_by_key(&op.number, |&(known, _)| known) {
+            session.numbers.insert(at, (op.number, op.digest));
+            self.digest = self.digest.wrapping_add(hash_number(&op.session, op.number, &op.digest));
+        }
+    }
+
+    /// Raises a session's settled mark; numbers below it are forgotten, as they can only be stale.
+    pub(crate) fn mark(&mut self, id: SessionId, mark: u64) {
+        let session = self.session(id);
+        if mark <= session.mark {
+            return;
+        }
+        let mut change = hash_mark(&id, mark).wrapping_sub(hash_mark(&id, session.mark));
+        session.mark = mark;
+        while let Some(&(number, digest)) = session.numbers.front().filter(|&&(number, _)| number < mark) {
+            change = change.wrapping_sub(hash_number(&id, number, &digest));
+            session.numbers.pop_front();
+        }
+        self.digest = self.digest.wrapping_add(change);
+    }
+
+    pub(crate) fn dump(&self) -> Vec<SessionState> {
+        let dump = |(&id, session): (&SessionId, &Session)| SessionState {
+            id,
+            mark: session.mark,
+            numbers: session.numbers.iter().map(|&(number, digest)| NumberState { number, digest }).collect(),
+        };
+        self.sessions.iter().map(dump).collect()
+    }
+
+    pub(crate) fn restore(states: &[SessionState]) -> Self {
+        let mut out = Self::default();
+        for state in states {
+            out.session(state.id);
+            out.mark(state.id, state.mark);
+            for &NumberState { number, digest } in &state.numbers {
+                out.log(&SessionOp { session: state.id, number, digest });
+            }
+        }
+        out
+    }
+}

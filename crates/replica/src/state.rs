@@ -1,0 +1,136 @@
+//! The state of a shard: what its logs' prefixes say, nothing else.
+//!
+//! No clock, no arrival order and no local timer enters: equal vectors mean equal digests (C2). [`State::apply`] is
+//! the only way anything changes.
+
+use tombolo_causality::Time;
+use tombolo_codec::checkpoint::Checkpoint;
+use tombolo_codec::{Batch, Digest};
+use tombolo_crdt::Dot;
+
+use crate::cells::Cells;
+use crate::logs::{LogName, Logs};
+use crate::sessions::Sessions;
+
+/// Why a verified batch cannot be applied now, or at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ApplyError {
+    /// It takes over a log that is not here to its end yet.
+    #[error("waits for log {log:?} through {end}")]
+    WaitsFor {
+        /// The log.
+        log: LogName,
+        /// Its end.
+        end: tombolo_causality::Seq,
+    },
+    /// It takes over a log that goes on here beyond the end it names.
+    #[error("seals log {log:?} at {end}, but {held} is applied here")]
+    BeyondEnd {
+        /// The log.
+        log: LogName,
+        /// The end that the seal names.
+        end: tombolo_causality::Seq,
+        /// What is applied.
+        held: tombolo_causality::Seq,
+    },
+    /// It holds records that this build cannot apply; skipping them would break C2.
+    #[error("holds {0} records, which this version cannot apply; upgrade this daemon")]
+    Unsupported(&'static str),
+}
+
+/// Cells, sessions and the vector they stand for.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) logs: Logs,
+    pub(crate) cells: Cells,
+    pub(crate) sessions: Sessions,
+}
+
+impl State {
+    /// Whether the next batch of its log can be applied.
+    fn check(&self, batch: &Batch) -> Result<(), ApplyError> {
+        let records = batch.records();
+        if records.conditionals().next().is_some() {
+            return Err(ApplyError::Unsupported("conditional"));
+        }
+        if records.expires().next().is_some() {
+            return Err(ApplyError::Unsupported("expiry"));
+        }
+        if records.stables().next().is_some() {
+            return Err(ApplyError::Unsupported("stability"));
+        }
+        for seal in records.seals() {
+            let log = (seal.region, seal.epoch);
+            let held = self.logs.held(log);
+            if held < seal.end {
+                return Err(ApplyError::WaitsFor { log, end: seal.end });
+            }
+            if held > seal.end {
+                return Err(ApplyError::BeyondEnd { log, end: seal.end, held });
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies the next batch of its log, all or nothing.
+    ///
+    /// Panics if it is not the next one: the caller keeps the order (R1).
+    pub(crate) fn apply(&mut self, batch: &Batch) -> Result<(), ApplyError> {
+        self.check(batch)?;
+        let header = batch.header();
+        let name = (header.log.region, header.log.epoch);
+        assert!(
+            header.previous == self.logs.tail(name).digest,
+            "the chain of {name:?} is whole: {:?} follows what was applied before",
+            header.seq
+        );
+        self.logs.advance(header);
+        let records = batch.records();
+        let log = self.logs.index(name);
+        let dot = Dot { log: name, seq: header.seq };
+        for add in records.adds() {
+            self.cells.add(&add, log, &self.logs);
+        }
+        for write in records.writes() {
+            self.cells.write(&write, dot, &self.logs);
+        }
+        for op in records.ops() {
+            self.sessions.log(&op);
+        }
+        for (session, mark) in records.marks() {
+            self.sessions.mark(session, mark);
+        }
+        for seal in records.seals() {
+            let sealed = (seal.region, seal.epoch);
+            let sealed_index = self.logs.index(sealed);
+            self.cells.fold((sealed_index, sealed), (log, dot), &self.logs);
+            self.logs.seal(seal, name, header.seq);
+        }
+        Ok(())
+    }
+
+    /// The canonical digest of the cells and sessions.
+    pub(crate) fn digest(&self) -> Digest {
+        Digest::of(&[&self.cells.digest().to_le_bytes(), &self.sessions.digest().to_le_bytes()])
+    }
+
+    /// All of it, as a checkpoint holds it.
+    pub(crate) fn dump(&self, clock: Time) -> Checkpoint {
+        Checkpoint {
+            clock,
+            logs: self.logs.ends(),
+            sealed: self.logs.sealed_logs(),
+            cells: self.cells.dump(&self.logs),
+            sessions: self.sessions.dump(),
+            conditionals: Vec::new(),
+            floors: Vec::new(),
+        }
+    }
+
+    /// From a checkpoint.
+    pub(crate) fn restore(checkpoint: &Checkpoint) -> Self {
+        let mut logs = Logs::restore(&checkpoint.logs, &checkpoint.sealed);
+        let cells = Cells::restore(&checkpoint.cells, &mut logs);
+        Self { logs, cells, sessions: Sessions::restore(&checkpoint.sessions) }
+    }
+}

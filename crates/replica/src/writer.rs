@@ -1,0 +1,239 @@
+//! This region's own log of the shard: ops are staged into the open batch; closed batches wait for their sync.
+//!
+//! At most [`IN_FLIGHT_MAX`] closed batches wait at a time. While one is being synced the next one fills: that is
+//! group commit, without a timer.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+use tombolo_causality::{ClusterId, LogId, Seq, SessionId, ShardId, Stamp, Time};
+use tombolo_codec::batch::Place;
+use tombolo_codec::{Batch, CellName, Digest, PayloadDigest, RecordsBuilder, limits};
+
+use crate::effect::Outcome;
+use crate::input::Ticket;
+use crate::logs::{LogName, log_id};
+
+/// Closed batches that may wait for their sync.
+const IN_FLIGHT_MAX: usize = 4;
+/// An open batch this long is closed although another one is still being synced.
+const OVERLAP_BYTES: usize = 128 * 1_024;
+/// Batches kept in memory for shipping; older ones are read from files.
+const RECENT_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+
+/// A caller to be answered with its batch.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) ticket: Ticket,
+    pub(crate) outcome: Outcome,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    batch: Batch,
+    records: RecordsBuilder,
+    pending: Vec<Pending>,
+    numbers: Vec<(SessionId, u64)>,
+}
+
+/// The log of this epoch.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    cluster: ClusterId,
+    log: LogId,
+    open: RecordsBuilder,
+    pending: Vec<Pending>,
+    numbers: Vec<(SessionId, u64)>,
+    next: Seq,
+    previous: Digest,
+    ops_total: u64,
+    durable: Seq,
+    in_flight: VecDeque<InFlight>,
+    staged_numbers: HashMap<(SessionId, u64), (PayloadDigest, Seq), foldhash::fast::FixedState>,
+    counter_deletes_count: usize,
+    recent: VecDeque<Batch>,
+    recent_bytes: usize,
+}
+
+impl Writer {
+    pub(crate) fn new(cluster: ClusterId, shard: ShardId, name: LogName) -> Self {
+        Self {
+            cluster,
+            log: log_id(shard, name),
+            open: RecordsBuilder::new(),
+            pending: Vec::new(),
+            numbers: Vec::new(),
+            next: Seq(1),
+            previous: Digest::ZERO,
+            ops_total: 0,
+            durable: Seq::ZERO,
+            in_flight: VecDeque::new(),
+            staged_numbers: HashMap::default(),
+            counter_deletes_count: 0,
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+        }
+    }
+
+    pub(crate) fn name(&self) -> LogName {
+        (self.log.region, self.log.epoch)
+    }
+
+    pub(crate) fn log(&self) -> LogId {
+        self.log
+    }
+
+    pub(crate) fn durable(&self) -> Seq {
+        self.durable
+    }
+
+    /// The seq that the open batch will have.
+    pub(crate) fn next(&self) -> Seq {
+        self.next
+    }
+
+    /// The highest seq a peer may come to hear of.
+    pub(crate) fn staged(&self) -> Seq {
+        Seq(self.next.0 - 1)
+    }
+
+    /// Whether more ops may be staged; if not, hold them back until a batch is durable.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.is_full() || self.in_flight.len() < IN_FLIGHT_MAX
+    }
+
+    fn is_full(&self) -> bool {
+        self.open.bytes_estimate() >= limits::BATCH_BYTES_TARGET
+            || self.open.ops_count() >= limits::BATCH_OPS_TARGET
+    }
+
+    /// The records being staged.
+    pub(crate) fn open(&mut self) -> &mut RecordsBuilder {
+        &mut self.open
+    }
+
+    /// Staged records, newest first: what admission must see although it is not applied yet.
+    pub(crate) fn staged_records(&self) -> impl Iterator<Item = &RecordsBuilder> {
+        std::iter::once(&self.open).chain(self.in_flight.iter().rev().map(|waiting| &waiting.records))
+    }
+
+    pub(crate) fn last_write(&self, cell: CellName<'_>) -> Option<(Stamp, bool)> {
+        self.staged_records().find_map(|records| records.last_write(cell))
+    }
+
+    pub(crate) fn sum(&self, cell: CellName<'_>, generation: Option<Stamp>) -> Option<i128> {
+        self.staged_records().filter_map(|records| records.sum(cell, generation)).reduce(|a, b| a + b)
+    }
+
+    pub(crate) fn has_counter_deletes(&self) -> bool {
+        self.counter_deletes_count > 0
+    }
+
+    pub(crate) fn note_counter_delete(&mut self) {
+        self.counter_deletes_count += 1;
+    }
+
+    /// The payload digest and batch of a number that is staged.
+    pub(crate) fn staged_number(&self, session: SessionId, number: u64) -> Option<(PayloadDigest, Seq)> {
+        self.staged_numbers.get(&(session, number)).copied()
+    }
+
+    pub(crate) fn note_number(&mut self, session: SessionId, number: u64, digest: PayloadDigest) {
+        self.staged_numbers.insert((session, number), (digest, self.next));
+        self.numbers.push((session, number));
+    }
+
+    /// Answers a caller with the batch that holds its ops, the open one or one that waits for its sync.
+    pub(crate) fn answer_with(&mut self, seq: Seq, pending: Pending) {
+        let waiting = self.in_flight.iter_mut().find(|waiting| waiting.batch.header().seq == seq);
+        match waiting {
+            Some(waiting) => waiting.pending.push(pending),
+            None => {
+                assert!(
+                    seq == self.next,
+                    "a staged op is in the open batch or in one that waits for its sync"
+                );
+                self.pending.push(pending);
+            }
+        }
+    }
+
+    /// Closes the open batch if that is worth it: nothing is being synced, or enough has gathered.
+    pub(crate) fn close(&mut self, clock: Time, is_forced: bool) -> Option<Batch> {
+        if self.open.is_empty() || self.in_flight.len() >= IN_FLIGHT_MAX {
+            return None;
+        }
+        let is_worth_it = self.in_flight.is_empty() || self.open.bytes_estimate() >= OVERLAP_BYTES;
+        if !is_worth_it && !is_forced {
+            return None;
+        }
+        let records = std::mem::take(&mut self.open);
+        let place = Place {
+            cluster: self.cluster,
+            log: self.log,
+            seq: self.next,
+            ops_before: self.ops_total,
+            clock,
+            durable_through: self.durable,
+            previous: self.previous,
+        };
+        let batch = Batch::close(place, &records);
+        self.next = self.next.next();
+        self.previous = batch.header().digest;
+        self.ops_total = batch.header().ops_total;
+        self.in_flight.push_back(InFlight {
+            batch: batch.clone(),
+            records,
+            pending: std::mem::take(&mut self.pending),
+            numbers: std::mem::take(&mut self.numbers),
+        });
+        Some(batch)
+    }
+
+    /// Takes the answers of all batches staged through `through`.
+    pub(crate) fn take_staged(&mut self, through: Seq) -> Vec<Pending> {
+        let staged = self.in_flight.iter_mut().take_while(|waiting| waiting.batch.header().seq <= through);
+        staged.flat_map(|waiting| std::mem::take(&mut waiting.pending)).collect()
+    }
+
+    /// The next batch that is durable through `through`, with its callers; each is given once.
+    pub(crate) fn take_durable(&mut self, through: Seq) -> Option<(Batch, Vec<Pending>)> {
+        let seq = self.in_flight.front()?.batch.header().seq;
+        if seq > through {
+            return None;
+        }
+        let InFlight { batch, records, pending, numbers } = self.in_flight.pop_front()?;
+        self.durable = seq;
+        for number in numbers {
+            self.staged_numbers.remove(&number);
+        }
+        self.counter_deletes_count -= records.counter_deletes_count();
+        self.recent_bytes += batch.bytes().len();
+        self.recent.push_back(batch.clone());
+        while self.recent_bytes > RECENT_BYTES_MAX && self.recent.len() > 1 {
+            let oldest = self.recent.pop_front().expect("there are at least two");
+            self.recent_bytes -= oldest.bytes().len();
+        }
+        Some((batch, pending))
+    }
+
+    /// Takes every caller that waits, when nothing more can become durable.
+    pub(crate) fn take_all_pending(&mut self) -> Vec<Pending> {
+        let mut all: Vec<Pending> =
+            self.in_flight.iter_mut().flat_map(|waiting| std::mem::take(&mut waiting.pending)).collect();
+        all.append(&mut self.pending);
+        all
+    }
+
+    /// A batch kept in memory.
+    pub(crate) fn recent(&self, seq: Seq) -> Option<&Batch> {
+        let first = self.recent.front()?.header().seq;
+        let at = usize::try_from(seq.0.checked_sub(first.0)?).ok()?;
+        self.recent.get(at)
+    }
+
+    /// Whether nothing is staged or waits for its sync.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.open.is_empty() && self.in_flight.is_empty()
+    }
+}
