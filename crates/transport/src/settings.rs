@@ -26,7 +26,7 @@ const STREAM_WINDOW_BYTES: u32 = 2_400_000;
 const PEER_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * CHANNELS_COUNT as u32;
 /// 1.2 × bandwidth × delay. Above it BBR fills the bottleneck's queue: a fifth of all bytes is sent twice. With a
 /// receive window of this size in its stead, the lanes use up the credit whenever a loss holds one back: at 1 % loss 67
-/// MB/s pass instead of 122, and every twentieth control frame takes 659 ms one way instead of 85.
+/// MB/s pass instead of 122, and every twentieth control frame takes 659 ms one way instead of 68.
 const PEER_IN_FLIGHT_BYTES_MAX: u64 = 12_000_000;
 /// What may wait here for a peer's acknowledgement: every channel's window and what the acknowledged part of a large
 /// frame still holds.
