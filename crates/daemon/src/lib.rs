@@ -1,1 +1,3 @@
 //! tombolo-daemon
+
+pub mod config;
