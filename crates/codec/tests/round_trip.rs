@@ -111,7 +111,7 @@ fn add_to(sums: &mut Sums, cell: &Cell, generation: Option<Stamp>, positive: u12
     let sum = sums.entry((cell.tenant, cell.key.clone(), generation)).or_default();
     sum.0 += positive;
     sum.1 += negative;
-    i128::try_from(sum.0).unwrap() - i128::try_from(sum.1).unwrap()
+    i128::try_from(sum.0).expect("sums are far below") - i128::try_from(sum.1).expect("sums are far below")
 }
 
 fn conditional<'a>(op: SessionOp, adds: &'a [(Cell, Option<Stamp>, i64)]) -> Conditional<'a> {
@@ -154,7 +154,7 @@ fn build(steps: &[Step], expected: &mut Expected) -> RecordsBuilder {
                 records.mark(*session, *mark);
             }
             Step::Conditional { op, adds } => {
-                expected.ops_count += u32::try_from(adds.len()).unwrap();
+                expected.ops_count += adds.len() as u32;
                 records.conditional(&conditional(*op, adds));
             }
             Step::Seal(seal) => records.seal(*seal),
