@@ -124,19 +124,29 @@ pub trait Service: Clone + Send + Sync + 'static {
     fn draw(&self) -> u128;
 
     /// Admits, logs, answers when the durability mode says so.
-    fn write(&self, caller: Caller, request: WriteRequest)
-    -> impl Future<Output = Result<Written, Reject>> + Send;
+    fn write(
+        &self,
+        caller: Caller,
+        request: WriteRequest,
+    ) -> impl Future<Output = Result<Written, Reject>> + Send;
 
     /// Reads; values in the order of the keys.
-    fn read(&self, caller: Caller, request: ReadRequest)
-    -> impl Future<Output = Result<Vec<ReadValue>, Reject>> + Send;
+    fn read(
+        &self,
+        caller: Caller,
+        request: ReadRequest,
+    ) -> impl Future<Output = Result<Vec<ReadValue>, Reject>> + Send;
 
     /// Opens a session homed here.
     fn open_session(&self, caller: Caller) -> Result<SessionId, Reject>;
 
     /// Waits until a token's effects are durable and visible in the scope's regions.
-    fn wait(&self, token: Token, scope: AwaitScope, timeout: Duration)
-    -> impl Future<Output = Result<Awaited, Reject>> + Send;
+    fn wait(
+        &self,
+        token: Token,
+        scope: AwaitScope,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Awaited, Reject>> + Send;
 
     /// For `/v1/status`.
     fn status(&self) -> impl Future<Output = Status> + Send;
