@@ -36,7 +36,7 @@ type Pending = Pin<Box<dyn Future<Output = Frame> + Send>>;
 
 /// Serves the door until `shutdown` is done or the listener is closed; then what is under way gets a few seconds.
 pub async fn serve_quic<S: Service>(
-    listener: ClientListener,
+    listener: Arc<ClientListener>,
     service: S,
     stats: Arc<DoorStats>,
     shutdown: impl Future<Output = ()>,

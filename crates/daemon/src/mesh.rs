@@ -1,0 +1,471 @@
+//! One task per peer: a connection whenever one can be had, a hello on it, then batches, acks and heartbeats.
+//!
+//! The smaller region id dials; a new authenticated connection replaces the old one. After a loss of contact a fresh
+//! attempt starts every [`ATTEMPT_EVERY`], beside those still under way: a kept connection would come back as late as
+//! the cut was long.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tombolo_causality::{ClusterId, Epoch, RegionId, Seq, ShardId, VersionVector};
+use tombolo_codec::{Batch, Hello, PEER_VERSION, PeerMessage, Position, decode_peer};
+use tombolo_replica::{Input, Link as LinkId, Notice};
+use tombolo_transport::{Channel, Frame, LANES_MAX, Link, LinkError, Transport};
+
+use crate::clock::wall;
+use crate::metrics::PeerLabel;
+use crate::node::{Description, LinkQueues, Outlets, PeerOutlet, Shards};
+use crate::skew::Skew;
+
+/// Time between two attempts to reach a peer.
+const ATTEMPT_EVERY: Duration = Duration::from_millis(250);
+/// Attempts under way at once; each ends by itself.
+const ATTEMPTS_MAX: usize = 4;
+/// Time between heartbeats, so that lag and skew are right when idle.
+const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
+/// Batches handed to the link in one go.
+const BATCHES_MAX: usize = 64;
+/// How long the peer may take from connecting to its hello, and to answer ours.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// Kinds of frames between regions.
+const KIND_MESSAGE: u8 = 1;
+const KIND_BATCH: u8 = 2;
+
+/// What this node is to its peers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Own {
+    pub(crate) cluster: ClusterId,
+    pub(crate) region: RegionId,
+    pub(crate) epoch: Epoch,
+    pub(crate) shards_count: u16,
+    pub(crate) revision: u64,
+}
+
+/// The state of a connection, for status.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PeerLink {
+    pub(crate) is_up: bool,
+    pub(crate) rtt: Duration,
+    pub(crate) connects: u64,
+    /// When contact was lost, as milliseconds since the Unix epoch.
+    pub(crate) lost_unix_ms: Option<u64>,
+}
+
+/// Where the tasks' shared parts are.
+pub(crate) struct Mesh {
+    pub(crate) own: Own,
+    pub(crate) shards: Shards,
+    pub(crate) outlets: Arc<Outlets>,
+    pub(crate) skew: Arc<Skew>,
+    pub(crate) links: BTreeMap<RegionId, watch::Sender<PeerLink>>,
+    next_link: AtomicU64,
+}
+
+/// Why a connection is not kept.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("the peer {0}")]
+    Protocol(String),
+    #[error("this daemon is stopping")]
+    Stopping,
+}
+
+impl Mesh {
+    pub(crate) fn new(own: Own, shards: Shards, outlets: Arc<Outlets>, skew: Arc<Skew>) -> Self {
+        let unix_ms = wall().unix_ms();
+        let peers = outlets.peers.iter().map(|peer| *peer.key());
+        let lost = PeerLink { lost_unix_ms: Some(unix_ms), ..PeerLink::default() };
+        let links = peers.map(|region| (region, watch::Sender::new(lost.clone()))).collect();
+        Self { own, shards, outlets, skew, links, next_link: AtomicU64::new(1) }
+    }
+
+    /// Keeps a connection to one peer until `stop` says so. `incoming` gives the peer's own connections.
+    pub(crate) async fn keep<T: Transport>(
+        self: Arc<Self>,
+        transport: Arc<T>,
+        peer: RegionId,
+        address: String,
+        mut incoming: mpsc::Receiver<T::Link>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let outlet = self.outlets.peer(peer).expect("every peer has an outlet");
+        let mut next: Option<T::Link> = None;
+        loop {
+            let link = match next.take() {
+                Some(link) => link,
+                None => tokio::select! {
+                    biased;
+                    _ = stop.wait_for(|stop| *stop) => return,
+                    link = incoming.recv() => match link {
+                        Some(link) => link,
+                        None => return,
+                    },
+                    link = dial(transport.clone(), peer, address.clone()), if self.own.region < peer => link,
+                },
+            };
+            let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
+            self.links[&peer].send_modify(|state| {
+                state.is_up = true;
+                state.connects += 1;
+                state.rtt = link.rtt();
+                state.lost_unix_ms = None;
+            });
+            self.outlets.metrics.reconnects.get_or_create(&PeerLabel { region: outlet.name.clone() }).inc();
+            let run = self.run_link(link.clone(), id, &outlet, &mut stop);
+            let ended = tokio::select! {
+                ended = run => ended,
+                Some(newer) = incoming.recv() => {
+                    next = Some(newer);
+                    Ended::Protocol("connected anew".to_owned())
+                }
+            };
+            outlet.set_queues(None);
+            self.links[&peer].send_modify(|state| {
+                state.is_up = false;
+                state.lost_unix_ms = Some(wall().unix_ms());
+            });
+            self.shards.tell_all(|| Input::PeerDown { peer, link: id }).await;
+            if let Ended::Stopping = ended {
+                link.finish().await;
+                link.close("the daemon stops");
+                return;
+            }
+            tracing::info!(peer = outlet.name, "link ended: {ended}");
+            link.close(&ended.to_string());
+        }
+    }
+
+    async fn run_link<L: Link>(
+        &self,
+        link: L,
+        id: LinkId,
+        outlet: &Arc<PeerOutlet>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Ended {
+        let mut tasks: JoinSet<Ended> = JoinSet::new();
+        let (control, control_queue) = mpsc::unbounded_channel();
+        let (descriptions, described) = mpsc::unbounded_channel();
+        let mut lanes = Vec::new();
+        for lane in 0..LANES_MAX {
+            let (queue, batches) = mpsc::unbounded_channel();
+            lanes.push(queue);
+            tasks.spawn(send_batches(link.clone(), lane, batches));
+            tasks.spawn(receive_batches(link.clone(), lane, id, self.own.cluster, self.shards.clone()));
+        }
+        outlet.set_queues(Some(Arc::new(LinkQueues {
+            link: id,
+            lanes,
+            control: control.clone(),
+            descriptions,
+        })));
+        let _ = control.send(PeerMessage::Hello(self.hello()));
+        tasks.spawn(send_control(link.clone(), control_queue, outlet.clone(), self.own.epoch));
+        tasks.spawn(heartbeat(control.clone(), self.own));
+        let conversation = Conversation {
+            mesh: self,
+            link: link.clone(),
+            id,
+            control,
+            described,
+            described_parts: BTreeMap::new(),
+            peer_epoch: None,
+        };
+        tokio::select! {
+            ended = conversation.run() => ended,
+            Some(ended) = tasks.join_next() => ended.unwrap_or_else(|error| Ended::Protocol(error.to_string())),
+            _ = stop.wait_for(|stop| *stop) => {
+                // The queue is drained before the link is finished.
+                Ended::Stopping
+            }
+        }
+    }
+
+    fn hello(&self) -> Hello {
+        let Own { cluster, region, epoch, shards_count, revision } = self.own;
+        Hello {
+            cluster,
+            region,
+            epoch,
+            version: PEER_VERSION,
+            shards_count,
+            revision,
+            answers: None,
+            received: Vec::new(),
+            applied: Vec::new(),
+            clock: wall(),
+        }
+    }
+
+    fn check(&self, peer: RegionId, hello: &Hello) -> Result<(), Ended> {
+        let own = &self.own;
+        let wrong = if hello.cluster != own.cluster {
+            format!("belongs to cluster {}, this is {}", hello.cluster, own.cluster)
+        } else if hello.region != peer {
+            format!("says it is region {}, its certificate says {peer}", hello.region)
+        } else if hello.version != PEER_VERSION {
+            format!("speaks version {} of the protocol, this daemon {PEER_VERSION}", hello.version)
+        } else if hello.shards_count != own.shards_count {
+            format!("has {} shards, this daemon {}", hello.shards_count, own.shards_count)
+        } else if hello.epoch == own.epoch {
+            "claims this daemon's own epoch".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(Ended::Protocol(wrong))
+    }
+}
+
+/// What is said on the control stream of one connection.
+struct Conversation<'a, L> {
+    mesh: &'a Mesh,
+    link: L,
+    id: LinkId,
+    control: mpsc::UnboundedSender<PeerMessage>,
+    described: mpsc::UnboundedReceiver<Description>,
+    described_parts: BTreeMap<ShardId, Description>,
+    peer_epoch: Option<Epoch>,
+}
+
+impl<L: Link> Conversation<'_, L> {
+    async fn run(mut self) -> Ended {
+        let deadline = tokio::time::sleep(HELLO_WITHIN);
+        tokio::pin!(deadline);
+        loop {
+            let result = tokio::select! {
+                biased;
+                frame = self.link.recv(Channel::Control) => match frame {
+                    Ok(frame) => self.take(frame).await,
+                    Err(error) => Err(error.into()),
+                },
+                Some(part) = self.described.recv() => {
+                    self.describe(part);
+                    Ok(())
+                }
+                () = &mut deadline, if self.peer_epoch.is_none() => {
+                    Err(Ended::Protocol("did not say hello in time".to_owned()))
+                }
+            };
+            if let Err(ended) = result {
+                return ended;
+            }
+        }
+    }
+
+    async fn take(&mut self, frame: Frame) -> Result<(), Ended> {
+        if frame.kind != KIND_MESSAGE {
+            return Err(Ended::Protocol(format!(
+                "sent a frame of kind {} on the control stream",
+                frame.kind
+            )));
+        }
+        let message = decode_peer(&frame.body).map_err(|error| Ended::Protocol(error.to_string()))?;
+        let (peer, link, shards) = (self.link.peer(), self.id, &self.mesh.shards);
+        match message {
+            PeerMessage::Hello(hello) => self.hello(hello).await?,
+            PeerMessage::Subscribe { log, from } => {
+                shards.tell(log.shard, Input::Subscribe { from: peer, link, log, seq: from }).await;
+            }
+            PeerMessage::Unsubscribe { log } => {
+                shards.tell(log.shard, Input::Unsubscribe { from: peer, link, log }).await;
+            }
+            PeerMessage::Acks { epoch, applied } => {
+                if Some(epoch) == self.peer_epoch {
+                    for (shard, positions) in by_shard(applied) {
+                        shards.tell(shard, Input::Acked { from: peer, link, positions }).await;
+                    }
+                }
+            }
+            PeerMessage::Heartbeat { clock, .. } => {
+                self.mesh.links[&peer].send_modify(|state| state.rtt = self.link.rtt());
+                if let Some(is_ahead) = self.mesh.skew.heard(peer, clock, wall(), self.link.rtt()) {
+                    shards.tell_all(|| Input::ClockAhead { is_ahead }).await;
+                }
+            }
+            PeerMessage::Goodbye => return Err(Ended::Protocol("says goodbye".to_owned())),
+        }
+        Ok(())
+    }
+
+    async fn hello(&mut self, hello: Hello) -> Result<(), Ended> {
+        let (peer, link) = (self.link.peer(), self.id);
+        if let Err(ended) = self.mesh.check(peer, &hello) {
+            let notice = Notice { code: "hello_refused", text: ended.to_string() };
+            self.mesh.outlets.findings.raise(&format!("region {peer}"), &notice);
+            return Err(ended);
+        }
+        let shards = &self.mesh.shards;
+        match hello.answers {
+            // From here on frames of an earlier connection are dropped and acks of an earlier epoch void.
+            None => {
+                self.peer_epoch = Some(hello.epoch);
+                shards.tell_all(|| Input::PeerUp { peer, epoch: hello.epoch, link }).await;
+            }
+            Some(epoch) if epoch == self.mesh.own.epoch && self.peer_epoch == Some(hello.epoch) => {
+                let mut received = vectors(shards, hello.received);
+                let mut applied = vectors(shards, hello.applied);
+                for shard in shards.ids() {
+                    let received = received.remove(&shard).unwrap_or_default();
+                    let applied = applied.remove(&shard).unwrap_or_default();
+                    shards.tell(shard, Input::PeerAnswer { peer, link, received, applied }).await;
+                }
+            }
+            Some(_) => return Err(Ended::Protocol("answered a hello that was not asked".to_owned())),
+        }
+        Ok(())
+    }
+
+    /// Answers the peer's hello once every shard has said what it holds.
+    fn describe(&mut self, part: Description) {
+        self.described_parts.insert(part.shard, part);
+        let Some(peer_epoch) = self.peer_epoch else { return };
+        if self.described_parts.len() < usize::from(self.mesh.shards.len()) {
+            return;
+        }
+        let mut hello = self.mesh.hello();
+        hello.answers = Some(peer_epoch);
+        for (shard, part) in std::mem::take(&mut self.described_parts) {
+            let position = |(log, seq)| Position { log, seq };
+            hello.received.extend(part.received.logs(shard).map(position));
+            hello.applied.extend(part.applied.logs(shard).map(position));
+        }
+        let _ = self.control.send(PeerMessage::Hello(hello));
+    }
+}
+
+fn by_shard(positions: Vec<Position>) -> BTreeMap<ShardId, Vec<Position>> {
+    let mut shards: BTreeMap<ShardId, Vec<Position>> = BTreeMap::new();
+    for position in positions {
+        shards.entry(position.log.shard).or_default().push(position);
+    }
+    shards
+}
+
+fn vectors(shards: &Shards, positions: Vec<Position>) -> BTreeMap<ShardId, VersionVector> {
+    let mut vectors: BTreeMap<ShardId, VersionVector> = BTreeMap::new();
+    for Position { log, seq } in positions {
+        if shards.get(log.shard).is_some() && seq > Seq::ZERO {
+            vectors.entry(log.shard).or_default().raise(log.region, log.epoch, seq);
+        }
+    }
+    vectors
+}
+
+/// Dials until someone answers who is the peer.
+async fn dial<T: Transport>(transport: Arc<T>, peer: RegionId, address: String) -> T::Link {
+    let mut attempts: JoinSet<Option<T::Link>> = JoinSet::new();
+    let mut ticks = tokio::time::interval(ATTEMPT_EVERY);
+    loop {
+        tokio::select! {
+            biased;
+            Some(ended) = attempts.join_next() => {
+                if let Ok(Some(link)) = ended {
+                    return link;
+                }
+            }
+            _ = ticks.tick(), if attempts.len() < ATTEMPTS_MAX => {
+                let (transport, address) = (transport.clone(), address.clone());
+                attempts.spawn(async move {
+                    let Ok(mut found) = tokio::net::lookup_host(&address).await else {
+                        tracing::debug!(address, "the peer's address does not resolve");
+                        return None;
+                    };
+                    let found = found.next()?;
+                    match transport.connect(peer, found).await {
+                        Ok(link) => Some(link),
+                        Err(error) => {
+                            tracing::debug!(%peer, "not reached: {error}");
+                            None
+                        }
+                    }
+                });
+            }
+        }
+    }
+}
+
+async fn send_batches<L: Link>(link: L, lane: u8, mut queue: mpsc::UnboundedReceiver<Batch>) -> Ended {
+    let mut batches = Vec::with_capacity(BATCHES_MAX);
+    loop {
+        if queue.recv_many(&mut batches, BATCHES_MAX).await == 0 {
+            // The queues were replaced; whoever did it ends the link.
+            return std::future::pending().await;
+        }
+        let frames = batches.drain(..).map(|batch| Frame::new(KIND_BATCH, batch.bytes().clone())).collect();
+        if let Err(error) = link.send(Channel::Lane(lane), frames).await {
+            return error.into();
+        }
+    }
+}
+
+async fn receive_batches<L: Link>(
+    link: L,
+    lane: u8,
+    id: LinkId,
+    cluster: ClusterId,
+    shards: Shards,
+) -> Ended {
+    let from = link.peer();
+    loop {
+        let frame = match link.recv(Channel::Lane(lane)).await {
+            Ok(frame) => frame,
+            Err(error) => return error.into(),
+        };
+        if frame.kind != KIND_BATCH {
+            return Ended::Protocol(format!("sent a frame of kind {} on a lane", frame.kind));
+        }
+        // Damage on the way is caught by TLS: what does not verify was sent like that.
+        let batch = match Batch::verify(frame.body, cluster) {
+            Ok(batch) => batch,
+            Err(error) => return Ended::Protocol(format!("sent what is no batch: {error}")),
+        };
+        let shard = batch.header().log.shard;
+        if shards.get(shard).is_none() {
+            return Ended::Protocol(format!("sent a batch of shard {shard}, which does not exist"));
+        }
+        shards.tell(shard, Input::Remote { from, link: id, batch }).await;
+    }
+}
+
+async fn send_control<L: Link>(
+    link: L,
+    mut queue: mpsc::UnboundedReceiver<PeerMessage>,
+    outlet: Arc<PeerOutlet>,
+    epoch: Epoch,
+) -> Ended {
+    loop {
+        let message = tokio::select! {
+            biased;
+            message = queue.recv() => match message {
+                Some(message) => message,
+                None => return std::future::pending().await,
+            },
+            applied = outlet.acks.take() => PeerMessage::Acks { epoch, applied },
+        };
+        let mut frames = vec![Frame::new(KIND_MESSAGE, message.encode())];
+        while let Ok(message) = queue.try_recv() {
+            frames.push(Frame::new(KIND_MESSAGE, message.encode()));
+        }
+        if let Err(error) = link.send(Channel::Control, frames).await {
+            return error.into();
+        }
+    }
+}
+
+async fn heartbeat(control: mpsc::UnboundedSender<PeerMessage>, own: Own) -> Ended {
+    let _ = own;
+    let mut ticks = tokio::time::interval(HEARTBEAT_EVERY);
+    loop {
+        ticks.tick().await;
+        let message = PeerMessage::Heartbeat { clock: wall(), ends: Vec::new() };
+        if control.send(message).is_err() {
+            return std::future::pending().await;
+        }
+    }
+}

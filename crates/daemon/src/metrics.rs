@@ -1,0 +1,121 @@
+//! What the daemon counts, in the OpenMetrics text format.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use tombolo_gateway::DoorStats;
+
+/// One other region.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct PeerLabel {
+    pub(crate) region: String,
+}
+
+type PeerGauge = Family<PeerLabel, Gauge<f64, AtomicU64>>;
+type PeerCounter = Family<PeerLabel, Counter>;
+type PeerHistogram = Family<PeerLabel, Histogram, fn() -> Histogram>;
+
+/// 50 µs to 26 s, doubling.
+fn latencies() -> Histogram {
+    Histogram::new(exponential_buckets(50e-6, 2.0, 20))
+}
+
+/// Everything that is counted.
+pub(crate) struct Metrics {
+    registry: Registry,
+    pub(crate) signals: Counter,
+    pub(crate) signals_applied: PeerCounter,
+    pub(crate) ack_seconds: Histogram,
+    pub(crate) fsync_seconds: Histogram,
+    pub(crate) apply_age_seconds: PeerHistogram,
+    pub(crate) lag_seconds: PeerGauge,
+    pub(crate) behind_ops: PeerGauge,
+    pub(crate) batches_shipped: PeerCounter,
+    pub(crate) bytes_shipped: PeerCounter,
+    pub(crate) reconnects: PeerCounter,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("tombolo");
+        let r = &mut registry;
+        let (signals, signals_applied) = (Counter::default(), PeerCounter::default());
+        let (ack_seconds, fsync_seconds) = (latencies(), latencies());
+        let apply_age_seconds = PeerHistogram::new_with_constructor(latencies);
+        let (lag_seconds, behind_ops) = (PeerGauge::default(), PeerGauge::default());
+        let (batches_shipped, bytes_shipped) = (PeerCounter::default(), PeerCounter::default());
+        let reconnects = PeerCounter::default();
+        r.register("signals", "Ops acknowledged here", signals.clone());
+        r.register("signals_applied", "Ops of another region applied here", signals_applied.clone());
+        r.register_with_unit(
+            "ack",
+            "From a write's arrival to its answer",
+            Unit::Seconds,
+            ack_seconds.clone(),
+        );
+        r.register_with_unit("fsync", "One sync of one log", Unit::Seconds, fsync_seconds.clone());
+        let help = "From a batch being closed in its region, by that region's clock, to being visible here";
+        r.register_with_unit("apply_age", help, Unit::Seconds, apply_age_seconds.clone());
+        let help = "Age of the oldest write of this region that the other has not applied; 0 if it has all";
+        r.register_with_unit("lag", help, Unit::Seconds, lag_seconds.clone());
+        r.register("behind_ops", "Ops of this region that the other has not applied", behind_ops.clone());
+        r.register("batches_shipped", "Batches sent to the other region", batches_shipped.clone());
+        r.register("bytes_shipped", "Bytes of batches sent to the other region", bytes_shipped.clone());
+        r.register("link_reconnects", "How often the link to the other region came up", reconnects.clone());
+        Self {
+            registry,
+            signals,
+            signals_applied,
+            ack_seconds,
+            fsync_seconds,
+            apply_age_seconds,
+            lag_seconds,
+            behind_ops,
+            batches_shipped,
+            bytes_shipped,
+            reconnects,
+        }
+    }
+
+    /// All of it as text, with what the doors counted.
+    pub(crate) fn render(&self, doors: &[(&'static str, Arc<DoorStats>)]) -> String {
+        let mut out = String::new();
+        text::encode_registry(&mut out, &self.registry).expect("writing into a string cannot fail");
+        let rows = |out: &mut String, name: &str, kind: &str, help: &str, row: &dyn Fn(&DoorStats) -> u64| {
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            // Writing into a string cannot fail.
+            let _ = writeln!(out, "# HELP {name} {help}.\n# TYPE {name} {kind}");
+            for (door, stats) in doors {
+                let _ = writeln!(out, "{name}{suffix}{{door=\"{door}\"}} {}", row(stats));
+            }
+        };
+        rows(&mut out, "tombolo_door_requests", "counter", "Requests taken in", &DoorStats::requests);
+        rows(&mut out, "tombolo_door_connections", "gauge", "Open connections", &DoorStats::connections);
+        let _ = writeln!(
+            out,
+            "# HELP tombolo_door_rejects Requests refused.\n# TYPE tombolo_door_rejects counter"
+        );
+        for (door, stats) in doors {
+            for (code, count) in stats.rejects().filter(|(_, count)| *count > 0) {
+                let code = code.name();
+                let _ =
+                    writeln!(out, "tombolo_door_rejects_total{{door=\"{door}\",code=\"{code}\"}} {count}");
+            }
+        }
+        let _ = writeln!(out, "# EOF");
+        out
+    }
+
+    /// The text without its end mark.
+    #[cfg(test)]
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+}

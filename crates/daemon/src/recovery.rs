@@ -1,0 +1,86 @@
+//! What is left on disk after the last process, brought back into shards.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tombolo_causality::{LogId, ShardId};
+use tombolo_codec::Checkpoint;
+use tombolo_replica::{Notice, Options, Replica};
+use tombolo_wal::{DamageKind, FileDisk, KnownEnd, Store, WalError, WalSettings, read_checkpoint};
+
+use crate::findings::Findings;
+
+/// A shard as the disk has it.
+pub(crate) struct Recovered {
+    pub(crate) replica: Replica,
+    pub(crate) store: Store<FileDisk>,
+    pub(crate) quarantined: Vec<String>,
+    pub(crate) batches_count: u64,
+}
+
+/// What a checkpoint says of the logs it stands for.
+fn known_ends(shard: ShardId, checkpoint: &Checkpoint) -> BTreeMap<LogId, KnownEnd> {
+    let standing = checkpoint.logs.iter().map(|end| {
+        let log = LogId { shard, region: end.region, epoch: end.epoch };
+        let digest = Some(end.digest);
+        (log, KnownEnd { seq: end.seq, digest, ops_total: end.ops_total, clock: end.clock })
+    });
+    let sealed = checkpoint.sealed.iter().map(|sealed| {
+        let log = LogId { shard, region: sealed.seal.region, epoch: sealed.seal.epoch };
+        (log, KnownEnd { seq: sealed.seal.end, digest: None, ops_total: 0, clock: checkpoint.clock })
+    });
+    sealed.chain(standing).collect()
+}
+
+/// Recovers one shard: the newest checkpoint that reads, then every batch behind it. Blocks.
+pub(crate) fn recover(
+    disk: &FileDisk,
+    settings: WalSettings,
+    options: Options,
+    findings: &Arc<Findings>,
+) -> Result<Recovered, WalError> {
+    let shard = options.shard;
+    let place = format!("shard {shard}");
+    let raise = |code, text| findings.raise(&place, &Notice { code, text });
+    let mut quarantined = Vec::new();
+    let found = read_checkpoint(disk, shard, |bytes| Checkpoint::decode(&bytes, settings.cluster, shard))?;
+    for (path, why) in found.damaged {
+        raise("rot", format!("a checkpoint was damaged and set aside as {path}: {why}"));
+        quarantined.push(path);
+    }
+    let checkpoint = found.checkpoint;
+    let known = checkpoint.as_ref().map(|checkpoint| known_ends(shard, checkpoint)).unwrap_or_default();
+    let mut replica = Replica::open(options, checkpoint.as_ref());
+    drop(checkpoint);
+    let mut refused = Vec::new();
+    let mut each = |batch: tombolo_codec::Batch| {
+        if let Err(why) = replica.replay(&batch) {
+            refused.push(why);
+        }
+    };
+    let (store, logs) = Store::open(disk.clone(), settings, shard, &known, &mut each)?;
+    for why in refused {
+        raise("rot", why);
+    }
+    let mut batches_count = 0;
+    for log in logs {
+        batches_count += log.batches_count;
+        for damage in log.damage {
+            if damage.kind == DamageKind::Torn {
+                tracing::info!(%shard, "a torn tail was cut from {} at {}", damage.path, damage.offset);
+                continue;
+            }
+            let lost =
+                damage.lost.map_or_else(String::new, |(first, last)| format!(", batches {first} to {last}"));
+            raise(
+                "rot",
+                format!(
+                    "{} is damaged at byte {}{lost}: {}; what is missing is fetched from the other regions",
+                    damage.path, damage.offset, damage.reason
+                ),
+            );
+            quarantined.extend(damage.quarantined);
+        }
+    }
+    Ok(Recovered { replica, store, quarantined, batches_count })
+}

@@ -1,0 +1,489 @@
+//! The region as its doors see it: requests are split by shard, answers put together again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use tombolo_causality::{RegionId, Router, SessionId, ShardId, TenantId, Time};
+use tombolo_codec::{
+    AwaitScope, Laggard, Op, Position, ReadValue, Reject, RejectCode, SealKey, SessionPart, Token, limits,
+    request_digest,
+};
+use tombolo_gateway::service::{Awaited, Caller, Identity, ReadRequest, WriteRequest, Written};
+use tombolo_gateway::status::{ShardDigest, Status};
+use tombolo_gateway::{DoorStats, Service};
+use tombolo_replica::{Input, Outcome, Report, Ticket, WritePart};
+
+use crate::clock::{draw, wall};
+use crate::config::{Auth, Secret};
+use crate::mesh::Mesh;
+use crate::node::{Outlets, Shards};
+use crate::shard::{BarrierEvent, Command};
+use crate::status;
+use crate::storage::Storage;
+
+/// What the doors of one daemon share.
+#[derive(Clone)]
+pub(crate) struct Region(Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub(crate) identity: Identity,
+    pub(crate) seal_key: SealKey,
+    pub(crate) auth: Auth,
+    pub(crate) tenants: Vec<(TenantId, Secret)>,
+    pub(crate) admin_token: Secret,
+    pub(crate) router: Router,
+    pub(crate) shards: Shards,
+    pub(crate) outlets: Arc<Outlets>,
+    pub(crate) mesh: Arc<Mesh>,
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) names: BTreeMap<RegionId, String>,
+    pub(crate) max_drift_ms: u64,
+    pub(crate) is_ready: AtomicBool,
+    pub(crate) waiters_count: AtomicUsize,
+    pub(crate) doors: std::sync::OnceLock<Vec<(&'static str, Arc<DoorStats>)>>,
+}
+
+fn stopping() -> Reject {
+    Reject::new(RejectCode::ShuttingDown, "the daemon is stopping").retry_after_ms(500)
+}
+
+/// Ops of a request that live in one shard, and where they stood in the request.
+struct Part {
+    shard: ShardId,
+    places: Vec<usize>,
+    ops: Vec<Op>,
+}
+
+impl Region {
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0
+    }
+
+    fn split(&self, tenant: TenantId, ops: Vec<Op>) -> Vec<Part> {
+        let router = self.0.router;
+        if let [op] = ops.as_slice() {
+            return vec![Part { shard: router.shard(tenant, &op.key), places: vec![0], ops }];
+        }
+        let mut parts: Vec<Part> = Vec::new();
+        let mut part_of = vec![usize::MAX; usize::from(router.shards_count())];
+        for (place, op) in ops.into_iter().enumerate() {
+            let shard = router.shard(tenant, &op.key);
+            let part_of = &mut part_of[usize::from(shard.0)];
+            if *part_of == usize::MAX {
+                *part_of = parts.len();
+                parts.push(Part { shard, places: Vec::new(), ops: Vec::new() });
+            }
+            parts[*part_of].places.push(place);
+            parts[*part_of].ops.push(op);
+        }
+        parts
+    }
+
+    async fn write_part(&self, shard: ShardId, part: Box<WritePart>) -> Result<Outcome, Reject> {
+        let (reply, answer) = oneshot::channel();
+        self.0.shards.ask(shard, Command::Write { part, reply }).await.map_err(|_| stopping())?;
+        answer.await.unwrap_or_else(|_| Err(stopping().unknown()))
+    }
+
+    /// Admits every part before any is logged (design.md §3.3).
+    async fn check_parts(
+        &self,
+        parts: Vec<(ShardId, Box<WritePart>)>,
+    ) -> Result<Vec<(ShardId, Box<WritePart>)>, Reject> {
+        let mut waiting = Vec::with_capacity(parts.len());
+        for (shard, part) in parts {
+            let (reply, answer) = oneshot::channel();
+            self.0.shards.ask(shard, Command::Check { part, reply }).await.map_err(|_| stopping())?;
+            waiting.push((shard, answer));
+        }
+        let mut admitted = Vec::with_capacity(waiting.len());
+        for (shard, answer) in waiting {
+            admitted.push((shard, answer.await.map_err(|_| stopping())??));
+        }
+        Ok(admitted)
+    }
+
+    async fn write_parts(&self, parts: Vec<(ShardId, Box<WritePart>)>) -> Result<Vec<Outcome>, Reject> {
+        let parts = self.check_parts(parts).await?;
+        let mut waiting = Vec::with_capacity(parts.len());
+        for (shard, part) in parts {
+            let (reply, answer) = oneshot::channel();
+            let asked = self.0.shards.ask(shard, Command::Write { part, reply }).await;
+            asked.map_err(|_| stopping().unknown())?;
+            waiting.push(answer);
+        }
+        let mut outcomes = Vec::with_capacity(waiting.len());
+        let mut refused = None;
+        for answer in waiting {
+            match answer.await {
+                Ok(Ok(outcome)) => outcomes.push(outcome),
+                Ok(Err(reject)) => refused = refused.or(Some(reject)),
+                Err(_) => refused = refused.or(Some(stopping())),
+            }
+        }
+        match refused {
+            None => Ok(outcomes),
+            // Other shards may have logged their part; under the same number it is recognised there.
+            Some(reject) => Err(reject.unknown()),
+        }
+    }
+
+    async fn report(&self, shard: ShardId) -> Option<Report> {
+        self.0.shards.inspect(shard, |replica, now| replica.report(now)).await.ok()
+    }
+
+    /// Every shard's report, in order.
+    pub(crate) async fn reports(&self) -> Vec<(ShardId, Report)> {
+        let mut reports = Vec::with_capacity(usize::from(self.0.shards.len()));
+        for shard in self.0.shards.ids() {
+            if let Some(report) = self.report(shard).await {
+                reports.push((shard, report));
+            }
+        }
+        reports
+    }
+
+    fn name(&self, region: RegionId) -> String {
+        self.0.names.get(&region).cloned().unwrap_or_else(|| region.to_string())
+    }
+
+    fn region(&self, name: &str) -> Result<RegionId, Reject> {
+        let found = self.0.names.iter().find(|(_, known)| *known == name);
+        found.map(|(&region, _)| region).ok_or_else(|| {
+            let known: Vec<&str> = self.0.names.values().map(String::as_str).collect();
+            let text = format!("no region is called `{name}`; there are {}", known.join(", "));
+            Reject::new(RejectCode::UnknownRegion, text)
+        })
+    }
+
+    fn scope(&self, scope: &AwaitScope) -> Result<Scope, Reject> {
+        Ok(match scope {
+            AwaitScope::All => Scope::These(self.0.names.keys().copied().collect()),
+            AwaitScope::Named(names) => {
+                Scope::These(names.iter().map(|name| self.region(name)).collect::<Result<_, _>>()?)
+            }
+            AwaitScope::AtLeast(count) if usize::from(*count) > self.0.names.len() => {
+                let text = format!("{count} regions were asked for, {} are declared", self.0.names.len());
+                return Err(Reject::new(RejectCode::UnknownRegion, text));
+            }
+            AwaitScope::AtLeast(count) => Scope::AtLeast(usize::from(*count)),
+        })
+    }
+
+    /// Who lacks what of a token, with the reason.
+    async fn laggards(
+        &self,
+        positions: &BTreeMap<ShardId, Vec<Position>>,
+        lacking: &[RegionId],
+    ) -> Vec<Laggard> {
+        let mut laggards = Vec::with_capacity(lacking.len());
+        for &region in lacking {
+            let mut behind_ops = 0;
+            let mut is_halted = false;
+            for &shard in positions.keys() {
+                let look = move |replica: &tombolo_replica::Replica, now| replica.behind(region, now).ops;
+                behind_ops += self.0.shards.inspect(shard, look).await.unwrap_or(0);
+                if region == self.0.identity.region {
+                    is_halted |= self.report(shard).await.is_some_and(|report| !report.halted.is_empty());
+                }
+            }
+            let link = self.0.mesh.links.get(&region).map(|link| link.borrow().clone());
+            let reason = match &link {
+                Some(link) if !link.is_up => "unreachable",
+                _ if is_halted => "apply_error",
+                _ => "behind",
+            };
+            laggards.push(Laggard {
+                region: self.name(region),
+                reason: reason.to_owned(),
+                behind_ops,
+                since_unix_ms: link.and_then(|link| link.lost_unix_ms),
+            });
+        }
+        laggards
+    }
+
+    fn positions(&self, token: &Token) -> Result<BTreeMap<ShardId, Vec<Position>>, Reject> {
+        let mut positions: BTreeMap<ShardId, Vec<Position>> = BTreeMap::new();
+        for &position in &token.positions {
+            if self.0.shards.get(position.log.shard).is_none() {
+                return Err(Reject::new(RejectCode::BadToken, "the token names a shard that does not exist"));
+            }
+            positions.entry(position.log.shard).or_default().push(position);
+        }
+        Ok(positions)
+    }
+}
+
+enum Scope {
+    These(BTreeSet<RegionId>),
+    AtLeast(usize),
+}
+
+impl Scope {
+    fn is_reached(&self, reached: &BTreeSet<RegionId>) -> bool {
+        match self {
+            Self::These(wanted) => wanted.is_subset(reached),
+            Self::AtLeast(count) => reached.len() >= *count,
+        }
+    }
+}
+
+/// Counts a waiter as long as it lives, and takes its tickets back when it goes.
+struct Waiter<'a> {
+    region: &'a Region,
+    tickets: Vec<(ShardId, Ticket)>,
+}
+
+impl<'a> Waiter<'a> {
+    fn new(region: &'a Region) -> Result<Self, Reject> {
+        let count = region.0.waiters_count.fetch_add(1, Ordering::Relaxed);
+        let waiter = Self { region, tickets: Vec::new() };
+        if count >= limits::WAITERS_MAX {
+            let text = format!("{count} callers wait already, the most there may be");
+            return Err(Reject::new(RejectCode::Busy, text).retry_after_ms(100));
+        }
+        Ok(waiter)
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.region.0.waiters_count.fetch_sub(1, Ordering::Relaxed);
+        for (shard, ticket) in self.tickets.drain(..) {
+            let Some(handle) = self.region.0.shards.get(shard).cloned() else { continue };
+            let cancel = Command::Cancel { ticket };
+            if let Err(mpsc::error::TrySendError::Full(cancel)) = handle.commands.try_send(cancel) {
+                tokio::spawn(async move { handle.commands.send(cancel).await });
+            }
+        }
+    }
+}
+
+impl Service for Region {
+    fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    fn seal_key(&self) -> &SealKey {
+        &self.0.seal_key
+    }
+
+    fn authenticate(&self, credential: Option<&str>) -> Result<Caller, Reject> {
+        let Some(credential) = credential else {
+            return match self.0.auth {
+                Auth::None => Ok(Caller { tenant: TenantId::DEFAULT, is_admin: false }),
+                Auth::Token => Err(Reject::new(
+                    RejectCode::Unauthenticated,
+                    "this region wants a token with every request",
+                )),
+            };
+        };
+        if self.0.admin_token.matches(credential) {
+            return Ok(Caller { tenant: TenantId::DEFAULT, is_admin: true });
+        }
+        let found = self.0.tenants.iter().find(|(_, secret)| secret.matches(credential));
+        match found {
+            Some(&(tenant, _)) => Ok(Caller { tenant, is_admin: false }),
+            None => Err(Reject::new(RejectCode::Unauthenticated, "the token is not one of this cluster's")),
+        }
+    }
+
+    fn draw(&self) -> u128 {
+        draw()
+    }
+
+    async fn write(&self, caller: Caller, request: WriteRequest) -> Result<Written, Reject> {
+        let started = Instant::now();
+        let tenant = caller.tenant;
+        let ops_count = request.ops.len();
+        let session = request.session.map(|session| SessionPart {
+            id: session.id,
+            number: session.number,
+            settled: session.settled,
+            digest: request_digest(tenant, &request.ops),
+        });
+        let make = |ops| {
+            let (retry, after, wants_values) = (request.retry, request.after, request.wants_values);
+            Box::new(WritePart { tenant, session, retry, after, ops, wants_values })
+        };
+        let mut parts = self.split(tenant, request.ops);
+        let (places, outcomes) = if parts.len() == 1 {
+            let part = parts.remove(0);
+            (vec![part.places], vec![self.write_part(part.shard, make(part.ops)).await?])
+        } else {
+            let places: Vec<Vec<usize>> =
+                parts.iter_mut().map(|part| std::mem::take(&mut part.places)).collect();
+            let parts = parts.into_iter().map(|part| (part.shard, make(part.ops))).collect();
+            (places, self.write_parts(parts).await?)
+        };
+        let mut written = Written {
+            token: Token::default(),
+            replayed: outcomes.iter().all(|outcome| outcome.replayed),
+            conditional: false,
+            stamps: vec![None; ops_count],
+            values: vec![None; ops_count],
+        };
+        for (places, outcome) in places.into_iter().zip(outcomes) {
+            written.token.positions.extend(outcome.position);
+            for (index, place) in places.into_iter().enumerate() {
+                written.stamps[place] = outcome.stamps[index];
+                written.values[place] = outcome.values[index];
+            }
+        }
+        let times = written.stamps.iter().flatten().map(|stamp| stamp.time);
+        written.token.time = times.max().unwrap_or(Time::ZERO);
+        self.0.outlets.metrics.signals.inc_by(ops_count as u64);
+        self.0.outlets.metrics.ack_seconds.observe(started.elapsed().as_secs_f64());
+        Ok(written)
+    }
+
+    async fn read(&self, caller: Caller, request: ReadRequest) -> Result<Vec<ReadValue>, Reject> {
+        let tenant = caller.tenant;
+        let mut after = match &request.after {
+            Some(token) => self.positions(token)?,
+            None => BTreeMap::new(),
+        };
+        let mut parts: BTreeMap<ShardId, (Vec<usize>, Vec<bytes::Bytes>)> = BTreeMap::new();
+        let keys_count = request.keys.len();
+        for (place, key) in request.keys.into_iter().enumerate() {
+            let part = parts.entry(self.0.router.shard(tenant, &key)).or_default();
+            part.0.push(place);
+            part.1.push(key);
+        }
+        let mut waiter = Waiter::new(self)?;
+        let mut waiting = Vec::with_capacity(parts.len());
+        for (shard, (places, keys)) in parts {
+            let ticket = self.0.outlets.ticket();
+            let after = after.remove(&shard).unwrap_or_default();
+            let gap = after.clone();
+            let (reply, answer) = oneshot::channel();
+            let input = Input::Read { ticket, tenant, keys, after };
+            self.0.shards.ask(shard, Command::Read { ticket, input, reply }).await.map_err(|_| stopping())?;
+            if !gap.is_empty() {
+                waiter.tickets.push((shard, ticket));
+            }
+            waiting.push((places, gap, answer));
+        }
+        let deadline = tokio::time::Instant::now() + request.timeout;
+        let mut values = vec![ReadValue::Absent; keys_count];
+        for (places, gap, answer) in waiting {
+            let found = if gap.is_empty() {
+                answer.await.map_err(|_| stopping())?
+            } else {
+                match tokio::time::timeout_at(deadline, answer).await {
+                    Ok(found) => found.map_err(|_| stopping())?,
+                    Err(_) => return Err(not_yet(&gap)),
+                }
+            };
+            for (place, value) in places.into_iter().zip(found) {
+                values[place] = value;
+            }
+        }
+        Ok(values)
+    }
+
+    fn open_session(&self, _caller: Caller) -> Result<SessionId, Reject> {
+        let identity = &self.0.identity;
+        let random = u64::try_from(draw() >> 64).expect("the upper half of 128 bits");
+        Ok(SessionId { home: identity.region, epoch: identity.epoch, opened: wall(), random })
+    }
+
+    async fn wait(&self, token: Token, scope: AwaitScope, timeout: Duration) -> Result<Awaited, Reject> {
+        let started = Instant::now();
+        let scope = self.scope(&scope)?;
+        let positions = self.positions(&token)?;
+        let mut waiter = Waiter::new(self)?;
+        let (reply, mut events) = mpsc::unbounded_channel::<BarrierEvent>();
+        for (&shard, positions) in &positions {
+            let ticket = self.0.outlets.ticket();
+            let command = Command::Await { ticket, positions: positions.clone(), reply: reply.clone() };
+            self.0.shards.ask(shard, command).await.map_err(|_| stopping())?;
+            waiter.tickets.push((shard, ticket));
+        }
+        drop(reply);
+        let mut holders: BTreeMap<RegionId, BTreeSet<ShardId>> = BTreeMap::new();
+        let regions: Vec<RegionId> = self.0.names.keys().copied().collect();
+        let reached = |holders: &BTreeMap<RegionId, BTreeSet<ShardId>>| -> BTreeSet<RegionId> {
+            let count = positions.len();
+            let holds = |region: &&RegionId| holders.get(region).map_or(0, BTreeSet::len) == count;
+            regions.iter().filter(holds).copied().collect()
+        };
+        let deadline = tokio::time::Instant::now() + timeout;
+        let mut is_reached = scope.is_reached(&reached(&holders));
+        while !is_reached {
+            let Ok(event) = tokio::time::timeout_at(deadline, events.recv()).await else { break };
+            let Some(BarrierEvent { shard, region, is_reached: holds }) = event else {
+                return Err(stopping());
+            };
+            let shards = holders.entry(region).or_default();
+            if holds {
+                shards.insert(shard);
+            } else {
+                shards.remove(&shard);
+            }
+            is_reached = scope.is_reached(&reached(&holders));
+        }
+        let reached = reached(&holders);
+        let lacking: Vec<RegionId> =
+            regions.iter().filter(|region| !reached.contains(region)).copied().collect();
+        let laggards = if is_reached && lacking.is_empty() {
+            Vec::new()
+        } else {
+            self.laggards(&positions, &lacking).await
+        };
+        Ok(Awaited {
+            reached: is_reached,
+            waited: started.elapsed(),
+            laggards,
+            regions_reached: reached.len(),
+        })
+    }
+
+    async fn status(&self) -> Status {
+        status::status(self).await
+    }
+
+    async fn digest(&self) -> Vec<ShardDigest> {
+        let reports = self.reports().await;
+        reports.iter().map(|(shard, report)| status::digest(self, *shard, report)).collect()
+    }
+
+    async fn metrics(&self) -> String {
+        status::set_gauges(self).await;
+        let doors = self.0.doors.get().map_or(&[][..], Vec::as_slice);
+        self.0.outlets.metrics.render(doors)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.0.is_ready.load(Ordering::Acquire)
+    }
+
+    async fn pause_apply(&self, peer: &str, is_paused: bool) -> Result<(), Reject> {
+        let peer = self.region(peer)?;
+        if peer == self.0.identity.region {
+            let text = "a region does not pause its own writes; name another region";
+            return Err(Reject::new(RejectCode::UnknownRegion, text));
+        }
+        self.0.shards.tell_all(|| Input::PauseApply { peer, is_paused }).await;
+        Ok(())
+    }
+
+    async fn checkpoint(&self) -> Result<usize, Reject> {
+        crate::checkpoints::write_all(self).await
+    }
+}
+
+fn not_yet(gap: &[Position]) -> Reject {
+    let ends: Vec<String> =
+        gap.iter().map(|position| format!("{:?} {}", position.log, position.seq)).collect();
+    let text = format!("this region does not yet hold {}; ask again, or in another region", ends.join(", "));
+    Reject::new(RejectCode::NotYet, text).retry_after_ms(50)
+}

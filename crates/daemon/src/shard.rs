@@ -1,0 +1,212 @@
+//! The owner task of one shard: it waits in one place and lets the state machine decide.
+//!
+//! Three inboxes: what happened (disk, then peers) is always taken; what is asked (writes, reads) waits while the log has no
+//! room. The task itself never waits for a peer or the disk: batches go to the committer, frames to the link's queues,
+//! whose length the state machine's windows bound.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tombolo_causality::{RegionId, ShardId};
+use tombolo_codec::{Batch, Position, ReadValue, Reject};
+use tombolo_replica::{Answer, Effect, Input, Now, Outcome, Replica, Ticket, WritePart};
+
+use crate::clock::Clock;
+use crate::node::Outlets;
+use crate::storage::Storage;
+
+/// Inputs handled before effects run and the open batch may close.
+const RUN_MAX: usize = 256;
+/// Length of the inbox of what happened.
+pub(crate) const EVENTS_MAX: usize = 1_024;
+/// Length of the inbox of what is asked.
+pub(crate) const COMMANDS_MAX: usize = 1_024;
+/// How long to wait before a batch is offered again to a committer whose queue was full.
+const RETRY_AFTER: std::time::Duration = std::time::Duration::from_millis(1);
+
+/// A region came to hold, or may no longer hold, what a barrier waits for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BarrierEvent {
+    pub(crate) shard: ShardId,
+    pub(crate) region: RegionId,
+    pub(crate) is_reached: bool,
+}
+
+/// What a shard is asked.
+pub(crate) enum Command {
+    Check { part: Box<WritePart>, reply: oneshot::Sender<Result<Box<WritePart>, Reject>> },
+    Write { part: Box<WritePart>, reply: oneshot::Sender<Result<Outcome, Reject>> },
+    Read { ticket: Ticket, input: Input, reply: oneshot::Sender<Vec<ReadValue>> },
+    Await { ticket: Ticket, positions: Vec<Position>, reply: mpsc::UnboundedSender<BarrierEvent> },
+    Cancel { ticket: Ticket },
+    Inspect(Box<dyn FnOnce(&Replica, Now) + Send>),
+}
+
+enum Waiting {
+    Check(oneshot::Sender<Result<Box<WritePart>, Reject>>),
+    Write(oneshot::Sender<Result<Outcome, Reject>>),
+    Read(oneshot::Sender<Vec<ReadValue>>),
+    Await(mpsc::UnboundedSender<BarrierEvent>),
+}
+
+/// Where a shard is reached.
+#[derive(Clone)]
+pub(crate) struct ShardHandle {
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) events: mpsc::Sender<Input>,
+}
+
+/// The task.
+pub(crate) struct ShardTask {
+    shard: ShardId,
+    replica: Replica,
+    clock: Clock,
+    outlets: Arc<Outlets>,
+    storage: Arc<Storage>,
+    waiting: BTreeMap<Ticket, Waiting>,
+    /// Batches that the committer's queue had no room for, in order.
+    held_back: VecDeque<Batch>,
+}
+
+impl ShardTask {
+    pub(crate) fn new(
+        shard: ShardId,
+        replica: Replica,
+        clock: Clock,
+        outlets: Arc<Outlets>,
+        storage: Arc<Storage>,
+    ) -> Self {
+        Self { shard, replica, clock, outlets, storage, waiting: BTreeMap::new(), held_back: VecDeque::new() }
+    }
+
+    /// Runs until every handle is gone.
+    pub(crate) async fn run(
+        mut self,
+        mut disk: mpsc::UnboundedReceiver<Input>,
+        mut events: mpsc::Receiver<Input>,
+        mut commands: mpsc::Receiver<Command>,
+    ) {
+        self.replica.start(self.clock.now());
+        self.run_effects();
+        loop {
+            let mut now = self.clock.now();
+            tokio::select! {
+                biased;
+                Some(input) = disk.recv() => {
+                    now = self.clock.now();
+                    self.replica.handle(input, now);
+                }
+                event = events.recv() => match event {
+                    Some(input) => {
+                        now = self.clock.now();
+                        self.replica.handle(input, now);
+                    }
+                    None => return,
+                },
+                command = commands.recv(), if self.replica.has_room() => match command {
+                    Some(command) => {
+                        now = self.clock.now();
+                        self.take(command, now);
+                    }
+                    None => return,
+                },
+                () = tokio::time::sleep(RETRY_AFTER), if !self.held_back.is_empty() => {}
+            }
+            // What else waits is handled in the same run, so that one batch and one wake-up serve all of it.
+            for _ in 0..RUN_MAX {
+                if let Ok(input) = disk.try_recv().or_else(|_| events.try_recv()) {
+                    self.replica.handle(input, now);
+                } else if let Some(command) =
+                    self.replica.has_room().then(|| commands.try_recv().ok()).flatten()
+                {
+                    self.take(command, now);
+                } else {
+                    break;
+                }
+            }
+            self.replica.flush(now);
+            self.run_effects();
+            self.offer_held_back();
+        }
+    }
+
+    fn take(&mut self, command: Command, now: Now) {
+        match command {
+            Command::Check { part, reply } => {
+                let ticket = self.outlets.ticket();
+                self.waiting.insert(ticket, Waiting::Check(reply));
+                self.replica.handle(Input::Check { ticket, part }, now);
+            }
+            Command::Write { part, reply } => {
+                let ticket = self.outlets.ticket();
+                self.waiting.insert(ticket, Waiting::Write(reply));
+                self.replica.handle(Input::Write { ticket, part }, now);
+            }
+            Command::Read { ticket, input, reply } => {
+                self.waiting.insert(ticket, Waiting::Read(reply));
+                self.replica.handle(input, now);
+            }
+            Command::Await { ticket, positions, reply } => {
+                self.waiting.insert(ticket, Waiting::Await(reply));
+                self.replica.handle(Input::Await { ticket, positions }, now);
+            }
+            Command::Cancel { ticket } => {
+                self.waiting.remove(&ticket);
+                self.replica.handle(Input::Cancel { ticket }, now);
+            }
+            Command::Inspect(look) => look(&self.replica, now),
+        }
+    }
+
+    fn run_effects(&mut self) {
+        while let Some(effect) = self.replica.poll_effect() {
+            match effect {
+                Effect::Append(batch) => self.append(batch),
+                Effect::Answer { ticket, answer } => self.answer(ticket, answer),
+                Effect::Reached { ticket, region } => self.tell(ticket, region, true),
+                Effect::Voided { ticket, region } => self.tell(ticket, region, false),
+                Effect::Load { peer, link, log, from, bytes_max } => {
+                    self.storage.load(peer, link, log, from, bytes_max);
+                }
+                other => self.outlets.run(self.shard, other),
+            }
+        }
+    }
+
+    fn append(&mut self, batch: Batch) {
+        if self.held_back.is_empty() {
+            if let Err(batch) = self.storage.append(batch) {
+                self.held_back.push_back(batch);
+            }
+        } else {
+            self.held_back.push_back(batch);
+        }
+    }
+
+    fn offer_held_back(&mut self) {
+        while let Some(batch) = self.held_back.pop_front() {
+            if let Err(batch) = self.storage.append(batch) {
+                self.held_back.push_front(batch);
+                return;
+            }
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        // A caller that went away no longer needs its answer.
+        match (self.waiting.remove(&ticket), answer) {
+            (Some(Waiting::Check(reply)), Answer::Checked(result)) => drop(reply.send(result)),
+            (Some(Waiting::Write(reply)), Answer::Written(result)) => drop(reply.send(result)),
+            (Some(Waiting::Read(reply)), Answer::Read(values)) => drop(reply.send(values)),
+            (None, _) => {}
+            (Some(_), answer) => unreachable!("a ticket is answered in kind, not with {answer:?}"),
+        }
+    }
+
+    fn tell(&mut self, ticket: Ticket, region: RegionId, is_reached: bool) {
+        if let Some(Waiting::Await(reply)) = self.waiting.get(&ticket) {
+            let _ = reply.send(BarrierEvent { shard: self.shard, region, is_reached });
+        }
+    }
+}

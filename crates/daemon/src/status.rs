@@ -1,0 +1,127 @@
+//! `/v1/status`, `/v1/digest` and the gauges: what the shards and links report, put together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tombolo_causality::{RegionId, ShardId};
+use tombolo_gateway::status::{ClockStatus, Finding, PeerStatus, ShardDigest, ShardStatus, Status};
+use tombolo_replica::{Behind, Report};
+
+use crate::metrics::PeerLabel;
+use crate::service::Region;
+
+/// A peer that lacks writes for longer is slow, and beyond the second bound stalled.
+const SLOW_MS: u64 = 2_000;
+const STALLED_MS: u64 = 10_000;
+/// A peer that lacks more ops than this while its lag is young is catching up.
+const CATCHING_UP_OPS: u64 = 100_000;
+
+pub(crate) fn digest(region: &Region, shard: ShardId, report: &Report) -> ShardDigest {
+    let names = &region.shared().names;
+    let entry = |((id, epoch), seq): ((RegionId, tombolo_causality::Epoch), tombolo_causality::Seq)| {
+        let name = names.get(&id).cloned().unwrap_or_else(|| id.to_string());
+        (format!("{name}/{epoch}"), seq.0)
+    };
+    ShardDigest {
+        shard: shard.0,
+        version_vector: report.vector.iter().map(entry).collect(),
+        digest: report.digest.to_string(),
+    }
+}
+
+/// What each peer lacks, over all shards.
+fn behind(reports: &[(ShardId, Report)]) -> BTreeMap<RegionId, (Behind, bool)> {
+    let mut peers: BTreeMap<RegionId, (Behind, bool)> = BTreeMap::new();
+    for peer in reports.iter().flat_map(|(_, report)| &report.peers) {
+        let (behind, is_paused) = peers.entry(peer.region).or_default();
+        behind.ops += peer.behind.ops;
+        behind.oldest_ms = behind.oldest_ms.max(peer.behind.oldest_ms);
+        *is_paused |= peer.is_paused;
+    }
+    peers
+}
+
+fn state(is_up: bool, behind: Behind) -> &'static str {
+    match behind {
+        _ if !is_up => "unreachable",
+        Behind { oldest_ms, .. } if oldest_ms > STALLED_MS => "stalled",
+        Behind { ops, .. } if ops > CATCHING_UP_OPS => "catching_up",
+        Behind { oldest_ms, .. } if oldest_ms > SLOW_MS => "slow",
+        _ => "ok",
+    }
+}
+
+pub(crate) async fn status(region: &Region) -> Status {
+    let shared = region.shared();
+    let reports = region.reports().await;
+    let lacks = behind(&reports);
+    let peer = |(&id, link): (&RegionId, &tokio::sync::watch::Sender<crate::mesh::PeerLink>)| {
+        let link = link.borrow().clone();
+        let (behind, paused) = lacks.get(&id).copied().unwrap_or_default();
+        PeerStatus {
+            region: shared.names.get(&id).cloned().unwrap_or_else(|| id.to_string()),
+            state: state(link.is_up, behind).to_owned(),
+            rtt_ms: link.rtt.as_secs_f64() * 1_000.0,
+            lag_seconds: behind.oldest_ms as f64 / 1_000.0,
+            behind_ops: behind.ops,
+            oldest_unacked_seconds: behind.oldest_ms as f64 / 1_000.0,
+            reconnects: link.connects.saturating_sub(1),
+            paused,
+        }
+    };
+    let waiting: BTreeSet<RegionId> =
+        reports.iter().flat_map(|(_, report)| report.waiting_for.iter().copied()).collect();
+    let mut findings = shared.outlets.findings.list();
+    if shared.mesh.skew.is_ahead() {
+        findings.push(clock_skew(shared.mesh.skew.offset_ms()));
+    }
+    Status {
+        schema: "tombolo.status/v1".to_owned(),
+        cluster: shared.identity.cluster.to_string(),
+        region: shared.identity.name.clone(),
+        node: format!("{}/{}", shared.identity.name, shared.identity.epoch),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        durability: shared.identity.durability.to_owned(),
+        epoch: shared.identity.epoch.to_string(),
+        shards: reports
+            .iter()
+            .map(|(shard, report)| ShardStatus {
+                state: digest(region, *shard, report),
+                durable: report.durable.0,
+                keys: report.cells_count as u64,
+            })
+            .collect(),
+        peers: shared.mesh.links.iter().map(peer).collect(),
+        quarantine: shared.storage.quarantined().to_vec(),
+        clock: ClockStatus { offset_ms: shared.mesh.skew.offset_ms(), max_drift_ms: shared.max_drift_ms },
+        whole: reports.iter().all(|(_, report)| report.is_whole),
+        waiting_for: waiting
+            .iter()
+            .map(|id| shared.names.get(id).cloned().unwrap_or_else(|| id.to_string()))
+            .collect(),
+        sessions: reports.iter().map(|(_, report)| report.sessions_count as u64).sum(),
+        findings,
+    }
+}
+
+fn clock_skew(offset_ms: f64) -> Finding {
+    Finding {
+        code: "clock_skew".to_owned(),
+        severity: "error".to_owned(),
+        text: format!(
+            "this region's clock is {offset_ms:.0} ms ahead of its peers; register writes are refused"
+        ),
+        next: "chronyc makestep".to_owned(),
+    }
+}
+
+/// Brings the gauges up to date.
+pub(crate) async fn set_gauges(region: &Region) {
+    let shared = region.shared();
+    for (id, (behind, _)) in behind(&region.reports().await) {
+        let Some(name) = shared.names.get(&id) else { continue };
+        let label = PeerLabel { region: name.clone() };
+        let metrics = &shared.outlets.metrics;
+        metrics.lag_seconds.get_or_create(&label).set(behind.oldest_ms as f64 / 1_000.0);
+        metrics.behind_ops.get_or_create(&label).set(behind.ops as f64);
+    }
+}

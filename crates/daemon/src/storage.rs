@@ -1,0 +1,139 @@
+//! The disk as the shards' tasks see it: batches go in, events come back into their inboxes.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tombolo_causality::{LogId, RegionId, Seq, ShardId};
+use tombolo_codec::Batch;
+use tombolo_replica::{Input, Link, Notice};
+use tombolo_wal::{CommitEvent, Committer, Errand, Refused, WalError};
+
+use crate::findings::Findings;
+use crate::metrics::Metrics;
+
+/// How long to wait before a read is asked again of a committer whose queue was full.
+const RETRY_AFTER: Duration = Duration::from_millis(10);
+/// How long the threads may take to write and sync what they have when the daemon stops.
+pub(crate) const SHUTDOWN_WITHIN: Duration = Duration::from_secs(20);
+
+/// The committer, and where its events go.
+///
+/// The inboxes have no bound of their own: there is one event for each batch handed over, and those are bounded.
+pub(crate) struct Storage {
+    committer: OnceLock<Committer>,
+    events: Vec<mpsc::UnboundedSender<Input>>,
+    metrics: Arc<Metrics>,
+    findings: Arc<Findings>,
+    quarantined: Vec<String>,
+}
+
+impl Storage {
+    pub(crate) fn new(
+        events: Vec<mpsc::UnboundedSender<Input>>,
+        metrics: Arc<Metrics>,
+        findings: Arc<Findings>,
+        quarantined: Vec<String>,
+    ) -> Self {
+        Self { committer: OnceLock::new(), events, metrics, findings, quarantined }
+    }
+
+    /// Takes the committer over; its callback is [`Storage::note`].
+    pub(crate) fn set_committer(&self, committer: Committer) {
+        assert!(self.committer.set(committer).is_ok(), "the committer is started once");
+    }
+
+    fn committer(&self) -> &Committer {
+        self.committer.get().expect("the committer is started before any shard")
+    }
+
+    /// Files that recovery set aside.
+    pub(crate) fn quarantined(&self) -> &[String] {
+        &self.quarantined
+    }
+
+    fn tell(&self, shard: ShardId, input: Input) {
+        if let Some(events) = self.events.get(usize::from(shard.0)) {
+            // The shard's task has ended: the daemon is stopping.
+            let _ = events.send(input);
+        }
+    }
+
+    /// Passes an event of a commit thread on.
+    pub(crate) fn note(&self, event: CommitEvent) {
+        match event {
+            CommitEvent::Staged { log, through } => self.tell(log.shard, Input::Staged { log, through }),
+            CommitEvent::Durable { log, through } => self.tell(log.shard, Input::Durable { log, through }),
+            CommitEvent::Failed { log, error, .. } => {
+                self.tell(log.shard, Input::StorageFailed { log, text: error.to_string() });
+            }
+            CommitEvent::Stalled { log, error } => {
+                tracing::warn!("the disk is full: {error}");
+                self.tell(log.shard, Input::StorageFull { is_full: true });
+            }
+            CommitEvent::Resumed { log } => {
+                self.findings.clear("storage_full", &format!("shard {}", log.shard));
+                self.tell(log.shard, Input::StorageFull { is_full: false });
+            }
+            CommitEvent::Synced { took, logs_count, .. } => {
+                self.metrics.fsync_seconds.observe(took.as_secs_f64() / logs_count.max(1) as f64);
+            }
+        }
+    }
+
+    /// Hands a batch to the commit threads; gives it back if their queue is full.
+    pub(crate) fn append(&self, batch: Batch) -> Result<(), Batch> {
+        match self.committer().try_append(batch) {
+            Ok(()) => Ok(()),
+            Err(Refused::Full(batch)) => Err(batch),
+            // The daemon is stopping: nothing is acknowledged any more.
+            Err(Refused::Stopped(_)) => Ok(()),
+        }
+    }
+
+    /// Reads a log's files for a peer.
+    pub(crate) fn load(
+        self: &Arc<Self>,
+        peer: RegionId,
+        link: Link,
+        log: LogId,
+        from: Seq,
+        bytes_max: usize,
+    ) {
+        let storage = self.clone();
+        let reply = Box::new(move |found: Result<Vec<Batch>, WalError>| {
+            let batches = found.unwrap_or_else(|error| {
+                let notice = Notice { code: "log_unreadable", text: error.to_string() };
+                storage.findings.raise(&format!("shard {}", log.shard), &notice);
+                Vec::new()
+            });
+            storage.tell(log.shard, Input::Loaded { peer, link, log, batches });
+        });
+        if let Err(Refused::Full(_)) =
+            self.committer().try_errand(Errand::Read { log, from, bytes_max, reply })
+        {
+            let storage = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(RETRY_AFTER).await;
+                storage.load(peer, link, log, from, bytes_max);
+            });
+        }
+    }
+
+    /// Runs an errand and waits for its outcome; none if the committer takes none now.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        make: impl FnOnce(tombolo_wal::Reply<T>) -> Errand,
+    ) -> Option<Result<T, WalError>> {
+        let (reply, answer) = oneshot::channel();
+        self.committer().try_errand(make(Box::new(move |outcome| drop(reply.send(outcome))))).ok()?;
+        answer.await.ok()
+    }
+
+    /// Writes and syncs what was handed over, then takes no more. Blocks.
+    pub(crate) fn shutdown(&self) {
+        if let Err(error) = self.committer().shutdown(SHUTDOWN_WITHIN) {
+            tracing::error!("{error}");
+        }
+    }
+}
