@@ -1,0 +1,543 @@
+//! The book of requests: numbers them, keeps them until they are answered, decides about retries.
+//!
+//! It waits for nothing and touches no socket: asks and answers in, bodies of frames out. Start at [`Book::accept`].
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tombolo_causality::{Epoch, RegionId, Stamp, Time};
+use tombolo_codec::{
+    Applied, ClientAnswer, ClientRequest, ReadValue, Reject, RejectCode, WireVerb, WriteDone, decode_answer,
+};
+
+use crate::buffer::{Buffer, Outcome, Run, weight};
+use crate::client::{Ask, Awaited, Value};
+use crate::entry::{Body, Entry, Place, Reply, State};
+use crate::error::{SdkError, is_about_an_op, is_retryable};
+use crate::numbering::{Handle, Wire};
+use crate::options::Options;
+use crate::session::Written;
+use crate::stamps::Stamps;
+use crate::token::Token;
+
+/// Requests that are not answered; above it no more are taken.
+const ENTRIES_MAX: usize = 1_024;
+/// Keys and values of them.
+const BYTES_MAX: usize = 16 * 1_024 * 1_024;
+/// What is encoded ahead of the stream.
+const OUTBOX_BYTES_MAX: usize = 1_024 * 1_024;
+/// How often a request may get a new number: each time a stamp was behind, or its session had expired.
+const RENUMBERED_MAX: u32 = 8;
+/// Pauses before a refused request is sent again grow from here…
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// …to here, unless the refusal asks for more.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+pub(crate) struct Book {
+    address: String,
+    deadline: Duration,
+    silence_max: Duration,
+    drift_ms_max: u64,
+    stamps: Option<Stamps>,
+    /// Region and incarnation at the other end, while connected.
+    link: Option<(RegionId, Epoch)>,
+    /// What the connection last suffered from.
+    trouble: String,
+    entries: BTreeMap<u64, Entry>,
+    bytes: usize,
+    next_id: u64,
+    /// In the order of sending; what is no longer in the book is skipped.
+    ready: VecDeque<u64>,
+    handles: HashMap<u64, Handle>,
+    wires: HashMap<u64, Wire>,
+    next_wire: u64,
+    /// Writers' buffers to take runs from.
+    listed: Vec<Arc<Buffer>>,
+    heard: Instant,
+    /// Since when the longest unanswered request was sent, of those that are answered soon.
+    waiting_since: Option<Instant>,
+}
+
+impl Book {
+    pub(crate) fn new(options: &Options) -> Self {
+        Self {
+            address: options.addresses[0].clone(),
+            deadline: options.deadline,
+            silence_max: options.silence_max,
+            drift_ms_max: options.drift_ms_max,
+            stamps: None,
+            link: None,
+            trouble: String::new(),
+            entries: BTreeMap::new(),
+            bytes: 0,
+            next_id: 1,
+            ready: VecDeque::new(),
+            handles: HashMap::new(),
+            wires: HashMap::new(),
+            next_wire: 0,
+            listed: Vec::new(),
+            heard: Instant::now(),
+            waiting_since: None,
+        }
+    }
+
+    /// Whether it takes more asks.
+    pub(crate) fn has_room(&self) -> bool {
+        self.entries.len() < ENTRIES_MAX && self.bytes < BYTES_MAX
+    }
+
+    /// Whether nothing waits for anything.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.entries.is_empty() && self.listed.is_empty()
+    }
+
+    /// Takes a request of a handle.
+    pub(crate) fn accept(&mut self, ask: Ask, now: Instant) {
+        let deadline = now + self.deadline;
+        let entry = match ask {
+            Ask::Open { session, id, reply } => {
+                self.sweep();
+                let mut handle = Handle::new(session);
+                handle.is_opening = true;
+                self.handles.insert(id, handle);
+                Entry::new(Body::Open, Reply::Open { handle: id, reply: Some(reply) }, 0, deadline)
+            }
+            Ask::Write { session, op, reply } => {
+                let bytes = weight(&op);
+                Entry::new(Body::Ops(vec![op]), Reply::One { session, reply }, bytes, deadline)
+            }
+            Ask::Read { keys, after, reply } => {
+                let bytes = keys.iter().map(Vec::len).sum();
+                Entry::new(Body::Read { keys, after }, Reply::Read(reply), bytes, deadline)
+            }
+            Ask::Await(ask) => Entry::from_await(ask),
+        };
+        self.enter(entry);
+    }
+
+    /// A writer has runs to send.
+    pub(crate) fn list(&mut self, buffer: Arc<Buffer>) {
+        self.listed.push(buffer);
+    }
+
+    /// Takes what the listed writers may send.
+    pub(crate) fn collect(&mut self, now: Instant) {
+        while self.entries.len() < ENTRIES_MAX
+            && let Some(buffer) = self.listed.pop()
+        {
+            for Run { shard, ops, bytes, opened } in buffer.take() {
+                let reply = Reply::Run { buffer: buffer.clone(), shard, ops_count: ops.len() };
+                // A run that waited for its turn has used up a part of its time, but gets one attempt.
+                let deadline = (opened + self.deadline).max(now + self.deadline / 8);
+                self.enter(Entry::new(Body::Ops(ops), reply, bytes, deadline));
+            }
+        }
+    }
+
+    fn enter(&mut self, entry: Entry) {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.bytes += entry.bytes;
+        self.entries.insert(id, entry);
+        self.ready.push_back(id);
+    }
+
+    /// Handles that nobody holds leave the book with their sessions.
+    fn sweep(&mut self) {
+        self.handles.retain(|_, handle| {
+            let is_held = handle.shared.strong_count() > 0;
+            if !is_held && let Some(wire) = handle.current.and_then(|wire| self.wires.get_mut(&wire)) {
+                wire.is_left = true;
+            }
+            is_held
+        });
+        self.wires.retain(|_, wire| !wire.is_over());
+    }
+
+    /// A connection stands: everything unanswered is sent again in its old order; that of an earlier incarnation of
+    /// the region keeps its session and number.
+    pub(crate) fn link_up(&mut self, welcome: &ClientAnswer, now: Instant) {
+        let ClientAnswer::Welcome { region, epoch, clock, .. } = welcome else {
+            unreachable!("a link is made of a welcome");
+        };
+        self.link = Some((*region, *epoch));
+        self.heard = now;
+        let drift_ms_max = self.drift_ms_max;
+        let stamps = self.stamps.get_or_insert_with(|| Stamps::new(drift_ms_max, *clock, now));
+        stamps.anchor(*clock, now);
+        for handle in self.handles.values_mut() {
+            handle.waiting.clear();
+            if let Some(wire) = handle.current.and_then(|wire| self.wires.get_mut(&wire))
+                && wire.epoch != *epoch
+            {
+                wire.is_left = true;
+                handle.current = None;
+            }
+        }
+        self.wires.retain(|_, wire| !wire.is_over());
+        self.wires.values_mut().for_each(|wire| wire.blocked.clear());
+        self.ready.clear();
+        for (&id, entry) in &mut self.entries {
+            match entry.state {
+                State::Resting(_) => continue,
+                State::Sent(_) => entry.is_lost = true,
+                State::Ready => {}
+            }
+            entry.state = State::Ready;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// The connection is gone, or an attempt at a new one has failed.
+    pub(crate) fn link_down(&mut self, trouble: String) {
+        self.link = None;
+        self.trouble = trouble;
+    }
+
+    /// The bodies of the frames to send, up to a bound.
+    pub(crate) fn take_outbox(&mut self, now: Instant) -> Vec<Bytes> {
+        let mut bodies = Vec::new();
+        let mut bytes = 0;
+        while bytes < OUTBOX_BYTES_MAX
+            && let Some(id) = self.ready.pop_front()
+        {
+            let Some(mut entry) = self.entries.remove(&id) else { continue };
+            if let Some(body) = self.encode(id, &mut entry, now) {
+                bytes += body.len();
+                bodies.push(body);
+                entry.state = State::Sent(now);
+                entry.attempts += 1;
+            }
+            self.entries.insert(id, entry);
+        }
+        bodies
+    }
+
+    fn encode(&mut self, id: u64, entry: &mut Entry, now: Instant) -> Option<Bytes> {
+        let left_ms = |until: Instant| {
+            u64::try_from(until.saturating_duration_since(now).as_millis()).unwrap_or(u64::MAX)
+        };
+        let request = match &entry.body {
+            Body::Open => ClientRequest::OpenSession,
+            Body::Read { keys, after } => ClientRequest::Read {
+                keys: keys.clone(),
+                after: after.clone(),
+                timeout_ms: left_ms(entry.deadline),
+            },
+            Body::Await { token, scope, until } => ClientRequest::Await {
+                token: token.clone(),
+                scope: scope.on_the_wire(),
+                timeout_ms: left_ms(*until),
+            },
+            Body::Ops(_) | Body::Encoded(_) => return self.encode_write(id, entry, now),
+        };
+        Some(request.encode(id).into())
+    }
+
+    fn encode_write(&mut self, id: u64, entry: &mut Entry, now: Instant) -> Option<Bytes> {
+        let place = match entry.place {
+            Some(place) => place,
+            None => self.place(id, entry, now)?,
+        };
+        entry.place = Some(place);
+        let wire = self.wires.get(&place.wire).expect("a session stays while one of its numbers is open");
+        let mut ops = match std::mem::replace(&mut entry.body, Body::Open) {
+            Body::Ops(ops) => ops,
+            body => {
+                entry.body = body;
+                entry.ops()
+            }
+        };
+        let stamps = self.stamps.as_mut().expect("the clock is set by the first welcome");
+        for op in &mut ops {
+            if let WireVerb::Set { stamp, .. } | WireVerb::Delete { stamp, .. } = &mut op.verb {
+                stamp.get_or_insert_with(|| stamps.draw(wire.home, Time::ZERO, now));
+            }
+        }
+        let request = ClientRequest::Write {
+            session: Some((wire.id.clone(), place.number, wire.settled())),
+            retry: entry.is_retry || entry.attempts > 0,
+            after: stamps.latest(),
+            ops,
+        };
+        let body = Bytes::from(request.encode(id));
+        entry.body = Body::Encoded(body.clone());
+        Some(body)
+    }
+
+    /// A number in the session of the entry's handle; none if it has to wait for one.
+    fn place(&mut self, id: u64, entry: &Entry, now: Instant) -> Option<Place> {
+        let session = entry.session().expect("a write has a session");
+        let handle = self.handles.entry(session.id).or_insert_with(|| Handle::new(Arc::downgrade(session)));
+        let Some(current) = handle.current else {
+            handle.waiting.push_back(id);
+            if !std::mem::replace(&mut handle.is_opening, true) {
+                let reply = Reply::Open { handle: session.id, reply: None };
+                self.enter(Entry::new(Body::Open, reply, 0, now + self.deadline));
+            }
+            return None;
+        };
+        let wire = self.wires.get_mut(&current).expect("a handle's session is in the book");
+        match wire.draw() {
+            Some(number) => Some(Place { wire: current, number }),
+            None => {
+                wire.blocked.push_back(id);
+                None
+            }
+        }
+    }
+
+    fn release(&mut self, place: Option<Place>) {
+        let Some(place) = place else { return };
+        let Some(wire) = self.wires.get_mut(&place.wire) else { return };
+        wire.close(place.number);
+        // Back to the front, in their order: they have waited longest.
+        while let Some(id) = wire.blocked.pop_back() {
+            self.ready.push_front(id);
+        }
+        if wire.is_over() {
+            self.wires.remove(&place.wire);
+        }
+    }
+
+    /// Takes an answer.
+    ///
+    /// Errors: what is wrong with it; the connection is of no more use then.
+    pub(crate) fn answer(&mut self, body: &[u8], now: Instant) -> Result<(), String> {
+        self.heard = now;
+        let (id, answer) = decode_answer(body).map_err(|reject| reject.to_string())?;
+        // What was given up is not waited for.
+        let Some(entry) = self.entries.remove(&id) else { return Ok(()) };
+        self.bytes -= entry.bytes;
+        match (answer, entry.reply) {
+            (ClientAnswer::Rejected(reject), reply) => {
+                self.refused(id, Entry { reply, ..entry }, reject, now);
+            }
+            (ClientAnswer::Written(done), Reply::One { session, reply }) => {
+                let WriteDone { replayed, conditional, .. } = done;
+                let written = self.written(&done, now).map(|(token, stamp)| {
+                    session.reached(&token);
+                    Written { token, replayed, conditional, stamp }
+                });
+                // A caller that is gone has stopped waiting.
+                drop(reply.send(written));
+                self.release(entry.place);
+            }
+            (ClientAnswer::Written(done), Reply::Run { buffer, shard, ops_count }) => {
+                let outcome = match self.written(&done, now) {
+                    Ok((token, _)) => {
+                        buffer.session.reached(&token);
+                        Outcome::Accepted(token)
+                    }
+                    Err(_) => Outcome::Unknown,
+                };
+                if buffer.settle(shard, ops_count, entry.bytes, outcome) {
+                    self.listed.push(buffer);
+                }
+                self.release(entry.place);
+            }
+            (ClientAnswer::Session { id, numbers_max, .. }, Reply::Open { handle, reply }) => {
+                self.opened(handle, id, numbers_max);
+                if let Some(reply) = reply {
+                    drop(reply.send(Ok(())));
+                }
+            }
+            (ClientAnswer::Values(values), Reply::Read(reply)) => {
+                let values = values.into_iter().map(|value| self.value(value, now)).collect();
+                drop(reply.send(Ok(values)));
+            }
+            (ClientAnswer::Awaited { reached, waited_us, laggards }, Reply::Await(reply)) => {
+                let waited = Duration::from_micros(waited_us);
+                drop(reply.send(Ok(Awaited { reached, waited, laggards })));
+            }
+            (_, reply) => {
+                // Put back: another connection may answer it.
+                self.bytes += entry.bytes;
+                self.entries.insert(id, Entry { reply, ..entry });
+                return Err("an answer of another kind than its request".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Errors: [`SdkError::Unknown`] for a token that cannot be read: nobody could wait for this write.
+    fn written(&mut self, done: &WriteDone, now: Instant) -> Result<(Token, Option<Stamp>), SdkError> {
+        let stamps = self.stamps.as_mut().expect("the clock is set by the first welcome");
+        done.stamps.iter().flatten().for_each(|stamp| stamps.see(stamp.time, now));
+        let unreadable =
+            |error| SdkError::Unknown { text: format!("acknowledged with an odd token: {error}") };
+        let token = done.token.parse().map_err(unreadable)?;
+        Ok((token, done.stamps.iter().flatten().next().copied()))
+    }
+
+    fn value(&mut self, value: ReadValue, now: Instant) -> Value {
+        match value {
+            ReadValue::Absent => Value::Absent,
+            ReadValue::Counter(value) => Value::Counter(value),
+            ReadValue::Register { value, stamp } => {
+                let stamps = self.stamps.as_mut().expect("the clock is set by the first welcome");
+                stamps.see(stamp.time, now);
+                Value::Register { value: value.into(), stamp }
+            }
+        }
+    }
+
+    fn opened(&mut self, handle: u64, id: String, numbers_max: u32) {
+        let Some((home, epoch)) = self.link else { return };
+        let Some(handle) = self.handles.get_mut(&handle) else { return };
+        let wire = self.next_wire;
+        self.next_wire += 1;
+        self.wires.insert(wire, Wire::new(id, numbers_max, home, epoch));
+        handle.current = Some(wire);
+        handle.is_opening = false;
+        self.ready.extend(handle.waiting.drain(..));
+    }
+
+    fn refused(&mut self, id: u64, mut entry: Entry, reject: Reject, now: Instant) {
+        let is_fresh = entry.is_write() && !entry.is_lost && reject.applied == Applied::No;
+        let may_renumber = is_fresh && entry.renumbered < RENUMBERED_MAX;
+        if may_renumber && reject.code == RejectCode::StampBehind && self.restamp(&mut entry, &reject, now) {
+            return self.renumber(id, entry);
+        }
+        if may_renumber && entry.attempts == 1 && reject.code == RejectCode::SessionExpired {
+            self.leave_session(&entry);
+            return self.renumber(id, entry);
+        }
+        if reject.code != RejectCode::NotYet && is_retryable(&reject) && now < entry.deadline {
+            let asked = Duration::from_millis(reject.retry_after_ms.unwrap_or(0).into());
+            let grown = PAUSE_MIN.saturating_mul(1 << entry.attempts.min(10)).min(PAUSE_MAX);
+            entry.state = State::Resting(now + asked.max(grown));
+            // A refusal that leaves the outcome open is no answer about what was applied.
+            entry.is_lost |= reject.applied == Applied::Unknown;
+            entry.last_reject = Some(reject);
+            self.bytes += entry.bytes;
+            self.entries.insert(id, entry);
+            return;
+        }
+        if let Reply::Run { ops_count: 2.., .. } = entry.reply
+            && is_fresh
+            && is_about_an_op(&reject)
+        {
+            return self.split(entry);
+        }
+        self.end(entry, |entry| entry.refuse(reject));
+    }
+
+    /// New stamps above the one that is needed, in the order of the ops.
+    fn restamp(&mut self, entry: &mut Entry, reject: &Reject, now: Instant) -> bool {
+        let (Some(needed), Some(place)) = (reject.stamp_needed, entry.place) else { return false };
+        let (Some(wire), Some(stamps)) = (self.wires.get(&place.wire), self.stamps.as_mut()) else {
+            return false;
+        };
+        let mut ops = entry.ops();
+        let mut above = needed.time;
+        for op in &mut ops {
+            if let WireVerb::Set { stamp, .. } | WireVerb::Delete { stamp, .. } = &mut op.verb {
+                let drawn = stamps.draw(wire.home, above, now);
+                above = drawn.time;
+                *stamp = Some(drawn);
+            }
+        }
+        entry.body = Body::Ops(ops);
+        true
+    }
+
+    fn leave_session(&mut self, entry: &Entry) {
+        let Some(place) = entry.place else { return };
+        let session = entry.session().expect("a write has a session");
+        if let Some(handle) = self.handles.get_mut(&session.id)
+            && handle.current == Some(place.wire)
+        {
+            handle.current = None;
+            if let Some(wire) = self.wires.get_mut(&place.wire) {
+                wire.is_left = true;
+            }
+        }
+    }
+
+    /// It was not applied: it goes out as a new request.
+    fn renumber(&mut self, id: u64, mut entry: Entry) {
+        let place = entry.place.take();
+        entry.attempts = 0;
+        entry.renumbered += 1;
+        entry.state = State::Ready;
+        self.bytes += entry.bytes;
+        self.entries.insert(id, entry);
+        self.release(place);
+        self.ready.push_back(id);
+    }
+
+    /// One op of a run is to blame: each half goes on by itself.
+    ///
+    /// As a retry: a later run may have written the same key with a later stamp, and it shall win.
+    fn split(&mut self, entry: Entry) {
+        let mut ops = entry.ops();
+        let Reply::Run { buffer, shard, .. } = entry.reply else { return };
+        let place = entry.place;
+        let right = ops.split_off(ops.len() / 2);
+        buffer.split(shard);
+        for ops in [ops, right] {
+            let bytes = ops.iter().map(weight).sum();
+            let reply = Reply::Run { buffer: buffer.clone(), shard, ops_count: ops.len() };
+            let mut half = Entry::new(Body::Ops(ops), reply, bytes, entry.deadline);
+            half.is_retry = true;
+            self.enter(half);
+        }
+        self.release(place);
+    }
+
+    /// Tells the caller, then lets the number go: never the other way round.
+    fn end(&mut self, entry: Entry, tell: impl FnOnce(Entry) -> Option<Arc<Buffer>>) {
+        let place = entry.place;
+        let opened_for = match &entry.reply {
+            Reply::Open { handle, .. } => Some(*handle),
+            _ => None,
+        };
+        self.listed.extend(tell(entry));
+        self.release(place);
+        if let Some(handle) = opened_for.and_then(|handle| self.handles.get_mut(&handle)) {
+            // Those that wait for it ask anew, within their own deadlines.
+            handle.is_opening = false;
+            self.ready.extend(handle.waiting.drain(..));
+        }
+    }
+
+    /// Wakes what has rested, gives up what is out of time.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        let mut over = Vec::new();
+        let mut waiting_since: Option<Instant> = None;
+        for (&id, entry) in &mut self.entries {
+            if entry.deadline <= now {
+                over.push(id);
+                continue;
+            }
+            match entry.state {
+                State::Resting(until) if until <= now => {
+                    entry.state = State::Ready;
+                    self.ready.push_back(id);
+                }
+                State::Sent(since) if entry.is_answered_soon() => {
+                    waiting_since = Some(waiting_since.map_or(since, |known| known.min(since)));
+                }
+                _ => {}
+            }
+        }
+        self.waiting_since = waiting_since;
+        let (address, trouble) = (self.address.clone(), self.trouble.clone());
+        let trouble = self.link.is_none().then_some(trouble);
+        for id in over {
+            let Some(entry) = self.entries.remove(&id) else { continue };
+            self.bytes -= entry.bytes;
+            self.end(entry, |entry| entry.give_up(&address, trouble.as_deref()));
+        }
+    }
+
+    /// Whether the region owes answers and has said nothing for too long.
+    pub(crate) fn is_silent(&self, now: Instant) -> bool {
+        let long_ago = |since: Instant| since + self.silence_max < now;
+        long_ago(self.heard) && self.waiting_since.is_some_and(long_ago)
+    }
+}

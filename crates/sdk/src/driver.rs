@@ -1,0 +1,223 @@
+//! The task that owns the connection: waits in one place, changes the book in another.
+//!
+//! It decides nothing about requests; that is `book.rs`. Start at [`Driver::run`].
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, interval_at};
+use tombolo_transport::{Frame, LinkError};
+
+use crate::book::Book;
+use crate::client::{Ask, Shared};
+use crate::dial::{ATTEMPT_EVERY, ATTEMPTS_MAX, Dialer, Link, REQUEST_KIND};
+
+/// How fine deadlines and pauses are.
+const TICK: Duration = Duration::from_millis(10);
+/// Answers taken in before the next look at everything else.
+const ANSWERS_AT_ONCE: usize = 256;
+
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    asks: mpsc::Receiver<Ask>,
+    /// Whether any handle is left.
+    has_handles: bool,
+    book: Book,
+    dialer: Dialer,
+    end: watch::Sender<bool>,
+    tick: Interval,
+    /// When a connection was last tried: a region that breaks each one is not dialled faster than one that is away.
+    dialled: Instant,
+}
+
+enum End {
+    /// Closed, and nothing is left to do.
+    Done,
+    /// The connection is gone.
+    Lost(String),
+}
+
+enum Event {
+    Answers(Vec<Frame>, Option<End>),
+    Written(Result<(), LinkError>),
+    Asked(Option<Ask>),
+    Rung,
+    Tick,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        asks: mpsc::Receiver<Ask>,
+        book: Book,
+        dialer: Dialer,
+        end: watch::Sender<bool>,
+    ) -> Self {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { shared, asks, has_handles: true, book, dialer, end, tick, dialled: Instant::now() }
+    }
+
+    pub(crate) async fn run(mut self, link: Link) {
+        let mut link = Some(link);
+        while let Some(current) = link.take() {
+            match Box::pin(self.serve(current)).await {
+                End::Done => break,
+                End::Lost(text) => {
+                    tracing::debug!(address = self.dialer.address(), %text, "connection lost");
+                    self.book.link_down(text);
+                }
+            }
+            link = Box::pin(self.redial()).await;
+        }
+        self.dialer.close().await;
+    }
+
+    fn is_closing(&self) -> bool {
+        !self.has_handles || self.shared.is_closed.load(Ordering::SeqCst)
+    }
+
+    /// Takes runs from the writers, and says whether all is done for good.
+    fn collect(&mut self) -> bool {
+        for buffer in self.shared.take_listed() {
+            self.book.list(buffer);
+        }
+        self.book.collect(Instant::now());
+        self.is_closing() && self.book.is_idle() && self.asks.is_empty()
+    }
+
+    fn take_ask(&mut self, ask: Option<Ask>) {
+        let now = Instant::now();
+        match ask {
+            Some(ask) => self.book.accept(ask, now),
+            None => self.has_handles = false,
+        }
+        while self.book.has_room()
+            && let Ok(ask) = self.asks.try_recv()
+        {
+            self.book.accept(ask, now);
+        }
+    }
+
+    async fn serve(&mut self, mut link: Link) -> End {
+        self.book.link_up(&link.welcome, Instant::now());
+        let mut is_writing = false;
+        loop {
+            if self.collect() {
+                link.finish().await;
+                return End::Done;
+            }
+            if !is_writing {
+                let bodies = self.book.take_outbox(Instant::now());
+                if !bodies.is_empty() {
+                    let frames: Vec<Frame> =
+                        bodies.into_iter().map(|body| Frame::new(REQUEST_KIND, body)).collect();
+                    match begin(&mut link, &frames).await {
+                        Poll::Ready(Ok(())) => continue,
+                        Poll::Ready(Err(error)) => return End::Lost(error.to_string()),
+                        Poll::Pending => is_writing = true,
+                    }
+                }
+            }
+            let event = tokio::select! {
+                (frames, end) = answers(&mut link.reader) => Event::Answers(frames, end),
+                written = link.writer.flush(), if is_writing => Event::Written(written),
+                ask = self.asks.recv(), if self.has_handles && self.book.has_room() => Event::Asked(ask),
+                () = self.shared.bell.notified() => Event::Rung,
+                _ = self.tick.tick(), if !self.book.is_idle() => Event::Tick,
+            };
+            match event {
+                Event::Answers(frames, end) => {
+                    let now = Instant::now();
+                    for frame in frames {
+                        if let Err(text) = self.book.answer(&frame.body, now) {
+                            return End::Lost(text);
+                        }
+                    }
+                    if let Some(end) = end {
+                        return end;
+                    }
+                }
+                Event::Written(Ok(())) => is_writing = false,
+                Event::Written(Err(error)) => return End::Lost(error.to_string()),
+                Event::Asked(ask) => self.take_ask(ask),
+                Event::Rung => {}
+                Event::Tick => {
+                    let now = Instant::now();
+                    self.book.tick(now);
+                    if self.book.is_silent(now) {
+                        return End::Lost("the region has stopped answering".into());
+                    }
+                }
+            }
+        }
+    }
+
+    /// A new connection, or none if nothing is left to do.
+    async fn redial(&mut self) -> Option<Link> {
+        let mut attempts = JoinSet::new();
+        let mut next = interval_at(self.dialled + ATTEMPT_EVERY, ATTEMPT_EVERY);
+        next.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if self.collect() {
+                return None;
+            }
+            tokio::select! {
+                _ = next.tick(), if attempts.len() < ATTEMPTS_MAX => {
+                    self.dialled = Instant::now();
+                    attempts.spawn(self.dialer.clone().dial());
+                }
+                Some(attempt) = attempts.join_next() => match attempt {
+                    Ok(Ok(link)) => return Some(link),
+                    Ok(Err(error)) => self.book.link_down(error.to_string()),
+                    Err(panic) => self.book.link_down(panic.to_string()),
+                },
+                ask = self.asks.recv(), if self.has_handles && self.book.has_room() => self.take_ask(ask),
+                () = self.shared.bell.notified() => {}
+                _ = self.tick.tick(), if !self.book.is_idle() => self.book.tick(Instant::now()),
+            }
+        }
+    }
+}
+
+impl Drop for Driver {
+    /// Also when the runtime ends before the client is closed: nobody shall wait for a driver that is gone.
+    fn drop(&mut self) {
+        self.shared.is_closed.store(true, Ordering::SeqCst);
+        self.shared.close_buffers();
+        self.end.send_replace(true);
+    }
+}
+
+/// Hands frames to the stream. After this they are the stream's: what is not written at once follows with `flush`.
+async fn begin(link: &mut Link, frames: &[Frame]) -> Poll<Result<(), LinkError>> {
+    let mut sending = pin!(link.writer.send(frames));
+    poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await
+}
+
+/// At least one answer, and those that came with it. Safe to cancel.
+async fn answers(reader: &mut tombolo_transport::FrameReader) -> (Vec<Frame>, Option<End>) {
+    let mut frames = Vec::new();
+    let mut next = reader.next().await;
+    loop {
+        match next {
+            Ok(Some(frame)) => frames.push(frame),
+            Ok(None) => return (frames, Some(End::Lost("the region ended the stream".into()))),
+            Err(error) => return (frames, Some(End::Lost(error.to_string()))),
+        }
+        if frames.len() == ANSWERS_AT_ONCE {
+            return (frames, None);
+        }
+        let mut more = pin!(reader.next());
+        match poll_fn(|context| Poll::Ready(more.as_mut().poll(context))).await {
+            Poll::Ready(result) => next = result,
+            Poll::Pending => return (frames, None),
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! A region made for tests: the real client door on loopback, behind it a table of counters, one of registers, one of
+//! sessions, and a script of faults. It checks what every request must keep to and notes each breach.
+
+// Each test file uses its part of it.
+#![allow(dead_code)]
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+use tombolo_causality::{
+    ClusterId, Epoch, LogId, RegionId, Router, Seq, SessionId, ShardId, Stamp, TenantId, Time,
+};
+use tombolo_codec::{
+    ClientAnswer, ClientRequest, Kind, PayloadDigest, Position, ReadValue, Reject, RejectCode, SealKey,
+    SessionToken, Token, WireOp, WireVerb, WriteDone, decode_request, limits, request_digest,
+};
+use tombolo_sdk::{Client, Options};
+use tombolo_transport::{
+    Authority, ClientConnection, ClientListener, DoorSettings, Frame, Identity, create_authority,
+};
+
+pub(crate) const SHARDS_COUNT: u16 = 4;
+pub(crate) const BEARER: &str = "let me in";
+const CLUSTER: ClusterId = ClusterId(42);
+const SEAL: [u8; 32] = [7; 32];
+
+/// What happens to a write.
+#[derive(Debug, Clone)]
+pub(crate) enum Fault {
+    /// The connection breaks before it is applied.
+    BreakBefore,
+    /// The connection breaks after it is applied.
+    BreakAfter,
+    /// It is applied and never answered.
+    Swallow,
+    /// It is refused.
+    Refuse(Reject),
+}
+
+/// A write as it came in.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) session: String,
+    pub(crate) number: u64,
+    pub(crate) settled: u64,
+    pub(crate) is_retry: bool,
+    pub(crate) ops: Vec<WireOp>,
+}
+
+type Script = Box<dyn FnMut(&Seen) -> Option<Fault> + Send>;
+
+#[derive(Default)]
+struct SessionTable {
+    epoch: u128,
+    mark: u64,
+    logged: BTreeMap<u64, PayloadDigest>,
+    answered: BTreeSet<u64>,
+    stamps: HashMap<u64, Vec<Option<Stamp>>>,
+}
+
+#[derive(Default)]
+pub(crate) struct World {
+    epoch: u128,
+    pub(crate) counters: HashMap<Vec<u8>, i128>,
+    pub(crate) registers: HashMap<Vec<u8>, (Stamp, Option<Vec<u8>>)>,
+    sessions: HashMap<String, SessionTable>,
+    seqs: HashMap<ShardId, u64>,
+    pub(crate) seen: Vec<Seen>,
+    pub(crate) replays: u64,
+    /// Ops in the order in which they were applied.
+    pub(crate) applied: Vec<WireOp>,
+    /// What a well-behaved client never does.
+    pub(crate) breaches: Vec<String>,
+    /// Whether callers were told `unknown`, so that marks may pass numbers without an answer.
+    pub(crate) may_give_up: bool,
+    script: Option<Script>,
+}
+
+pub(crate) struct Region {
+    pub(crate) authority: Authority,
+    pub(crate) address: SocketAddr,
+    world: Arc<Mutex<World>>,
+    /// Counts up to break all connections.
+    kicks: watch::Sender<u64>,
+    /// While true, writes wait before they are applied.
+    gate: watch::Sender<bool>,
+    door: tokio::task::JoinHandle<()>,
+}
+
+pub(crate) fn region_id() -> RegionId {
+    RegionId::new(1).expect("1 is a region")
+}
+
+pub(crate) fn wall() -> Time {
+    Time::from_unix_ns(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos())
+}
+
+impl Region {
+    pub(crate) fn start() -> Self {
+        let authority = create_authority(CLUSTER).expect("a CA can be made");
+        let issued = authority.issue_region(CLUSTER, "eu-west").expect("it issues");
+        let identity = Identity::from_pem(&authority.cert_pem, &issued.cert_pem, &issued.key_pem)
+            .expect("its certificate holds");
+        let settings = DoorSettings {
+            frame_bytes_max: limits::REQUEST_BYTES_MAX + 64 * 1_024,
+            ..DoorSettings::default()
+        };
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let door = ClientListener::bind(anywhere, &identity, settings).expect("loopback has a free port");
+        let address = door.local_address();
+        let world = Arc::new(Mutex::new(World { epoch: 1, ..World::default() }));
+        let (kicks, kicked) = watch::channel(0);
+        let (gate, gated) = watch::channel(false);
+        let served = world.clone();
+        let door = tokio::spawn(async move {
+            while let Ok(connection) = door.accept().await {
+                tokio::spawn(serve(connection, served.clone(), kicked.clone(), gated.clone()));
+            }
+        });
+        Self { authority, address, world, kicks, gate, door }
+    }
+
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().expect("no test panics while it holds the world")
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        Options::new(self.authority.cert_pem.clone(), self.address.to_string()).token(BEARER)
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect(self.options()).await.expect("the region listens")
+    }
+
+    /// Asked once for every write that arrives.
+    pub(crate) fn script(&self, script: impl FnMut(&Seen) -> Option<Fault> + Send + 'static) {
+        self.world().script = Some(Box::new(script));
+    }
+
+    pub(crate) fn break_connections(&self) {
+        self.kicks.send_modify(|kicks| *kicks += 1);
+    }
+
+    /// What the region holds stays; its incarnation is a new one.
+    pub(crate) fn restart(&self) {
+        self.world().epoch += 1;
+        self.break_connections();
+    }
+
+    pub(crate) fn stop(&self) {
+        self.door.abort();
+        self.break_connections();
+    }
+
+    pub(crate) fn hold(&self, is_held: bool) {
+        self.gate.send_replace(is_held);
+    }
+
+    pub(crate) fn counter(&self, key: &str) -> i128 {
+        self.world().counters.get(key.as_bytes()).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn assert_no_breach(&self) {
+        assert_eq!(self.world().breaches, Vec::<String>::new());
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn serve(
+    connection: ClientConnection,
+    world: Arc<Mutex<World>>,
+    mut kicked: watch::Receiver<u64>,
+    mut gated: watch::Receiver<bool>,
+) {
+    kicked.mark_unchanged();
+    let Ok((mut writer, mut reader)) = connection.accept_stream().await else { return };
+    let mut is_known = false;
+    loop {
+        let frame = tokio::select! {
+            frame = reader.next() => frame,
+            _ = kicked.changed() => return,
+        };
+        let Ok(Some(frame)) = frame else { return };
+        let (id, request) = decode_request(&frame.body).expect("the client's frames decode");
+        if matches!(request, ClientRequest::Write { .. }) && *gated.borrow() {
+            tokio::select! {
+                _ = gated.wait_for(|is_held| !is_held) => {}
+                _ = kicked.changed() => return,
+            }
+        }
+        let is_greeting = matches!(request, ClientRequest::Authenticate { .. });
+        assert!(is_known || is_greeting, "the first request says who asks");
+        let (answer, number) = match handle(&world, request) {
+            Handled::Answer(answer, number) => (answer, number),
+            Handled::Nothing => continue,
+            Handled::Break => return,
+        };
+        is_known = matches!(answer, ClientAnswer::Welcome { .. }) || is_known && !is_greeting;
+        let is_sent = writer.send(&[Frame::new(2, answer.encode(id))]).await.is_ok();
+        if let (true, Some((session, number))) = (is_sent, number) {
+            let mut world = world.lock().expect("no test panics while it holds the world");
+            world.sessions.entry(session).or_default().answered.insert(number);
+        }
+    }
+}
+
+enum Handled {
+    Answer(ClientAnswer, Option<(String, u64)>),
+    Nothing,
+    Break,
+}
+
+fn handle(world: &Mutex<World>, request: ClientRequest) -> Handled {
+    let mut world = world.lock().expect("no test panics while it holds the world");
+    let answer = match request {
+        ClientRequest::Authenticate { token } if token == BEARER => ClientAnswer::Welcome {
+            region: region_id(),
+            name: "eu-west".into(),
+            epoch: Epoch(world.epoch),
+            shards_count: SHARDS_COUNT,
+            tenant: TenantId::DEFAULT.0,
+            clock: wall(),
+        },
+        ClientRequest::Authenticate { .. } => {
+            ClientAnswer::Rejected(Reject::new(RejectCode::Unauthenticated, "who are you?"))
+        }
+        ClientRequest::OpenSession => world.open_session(),
+        ClientRequest::Read { keys, after, .. } => {
+            if let Some(after) = &after {
+                Token::decode(after, &SealKey::new(SEAL)).expect("tokens come back as they were given");
+            }
+            ClientAnswer::Values(keys.iter().map(|key| world.value(key)).collect())
+        }
+        ClientRequest::Await { token, .. } => {
+            let token = Token::decode(&token, &SealKey::new(SEAL)).expect("tokens come back unchanged");
+            let is_held = |p: &Position| world.seqs.get(&p.log.shard).is_some_and(|&seq| seq >= p.seq.0);
+            let reached = token.positions.iter().all(is_held);
+            ClientAnswer::Awaited { reached, waited_us: 1_500, laggards: Vec::new() }
+        }
+        ClientRequest::Write { session: None, .. } => {
+            world.breaches.push("a write without a session".into());
+            ClientAnswer::Rejected(Reject::new(RejectCode::Malformed, "no session"))
+        }
+        ClientRequest::Write { session: Some((session, number, settled)), retry, ops, .. } => {
+            let seen = Seen { session, number, settled, is_retry: retry, ops };
+            return world.write(seen);
+        }
+    };
+    Handled::Answer(answer, None)
+}
+
+impl World {
+    fn open_session(&mut self) -> ClientAnswer {
+        let random = self.sessions.len() as u64;
+        let id = SessionId { home: region_id(), epoch: Epoch(self.epoch), opened: wall(), random };
+        let id = SessionToken(id).encode(&SealKey::new(SEAL));
+        self.sessions.insert(id.clone(), SessionTable { epoch: self.epoch, ..SessionTable::default() });
+        ClientAnswer::Session { id, numbers_max: 64, window_seconds: 86_400 }
+    }
+
+    fn value(&self, key: &[u8]) -> ReadValue {
+        if let Some((stamp, Some(value))) = self.registers.get(key) {
+            return ReadValue::Register { value: value.clone(), stamp: *stamp };
+        }
+        self.counters.get(key).map_or(ReadValue::Absent, |&value| ReadValue::Counter(value))
+    }
+
+    fn breach(&mut self, text: String) {
+        self.breaches.push(text);
+    }
+
+    fn write(&mut self, seen: Seen) -> Handled {
+        self.check(&seen);
+        let mut script = self.script.take();
+        let fault = script.as_mut().and_then(|script| script(&seen));
+        self.script = script;
+        self.seen.push(seen.clone());
+        let place = Some((seen.session.clone(), seen.number));
+        match fault {
+            Some(Fault::BreakBefore) => Handled::Break,
+            Some(Fault::Refuse(reject)) => {
+                // A refusal that may pass with time leaves its number open.
+                let place = place.filter(|_| reject.retry_after_ms.is_none());
+                Handled::Answer(ClientAnswer::Rejected(reject), place)
+            }
+            Some(Fault::BreakAfter) => {
+                self.admit(&seen);
+                Handled::Break
+            }
+            Some(Fault::Swallow) => {
+                self.admit(&seen);
+                Handled::Nothing
+            }
+            None => Handled::Answer(self.admit(&seen), place),
+        }
+    }
+
+    /// What every request of a well-behaved client keeps to.
+    fn check(&mut self, seen: &Seen) {
+        let router = Router::new(SHARDS_COUNT).expect("a possible count");
+        let shard = |op: &WireOp| router.shard(TenantId::DEFAULT, &op.key);
+        if seen.ops.iter().any(|op| shard(op) != shard(&seen.ops[0])) {
+            self.breach(format!("request {} touches several shards", seen.number));
+        }
+        if seen.settled > seen.number {
+            self.breach(format!("request {} lies below its own mark {}", seen.number, seen.settled));
+        }
+        let stamps: Vec<Option<Stamp>> = seen.ops.iter().map(stamp_of).collect();
+        let is_write = |op: &WireOp| !matches!(op.verb, WireVerb::Add(_));
+        if seen.ops.iter().zip(&stamps).any(|(op, stamp)| is_write(op) && stamp.is_none()) {
+            self.breach(format!("request {} leaves a stamp to the region", seen.number));
+        }
+        let (epoch, may_give_up) = (self.epoch, self.may_give_up);
+        let table = self.sessions.entry(seen.session.clone()).or_default();
+        let mut found = Vec::new();
+        let open = (table.mark.max(1)..seen.settled).find(|number| !table.answered.contains(number));
+        if let (Some(number), false) = (open, may_give_up) {
+            found.push(format!("the mark {} has passed {number}, which was not answered", seen.settled));
+        }
+        match table.stamps.get(&seen.number) {
+            Some(before) if *before != stamps => {
+                found.push(format!("request {} came back with other stamps", seen.number));
+            }
+            Some(_) if !seen.is_retry => {
+                found.push(format!("request {} came twice and does not say so", seen.number));
+            }
+            None if table.epoch != epoch && !seen.is_retry => {
+                found.push(format!("a new request {} in a session of an earlier incarnation", seen.number));
+            }
+            _ => {}
+        }
+        table.stamps.insert(seen.number, stamps);
+        table.mark = table.mark.max(seen.settled);
+        self.breaches.extend(found);
+    }
+
+    fn admit(&mut self, seen: &Seen) -> ClientAnswer {
+        let reject = |code, text: &str| ClientAnswer::Rejected(Reject::new(code, text));
+        let mut draw = || 0;
+        let ops: Vec<_> = seen.ops.iter().map(|op| op.clone().into_op(&mut draw)).collect();
+        let digest = request_digest(TenantId::DEFAULT, &ops);
+        let table = self.sessions.entry(seen.session.clone()).or_default();
+        if let Some(&known) = table.logged.get(&seen.number) {
+            if known != digest {
+                self.breach(format!("request {} came back with another payload", seen.number));
+                return reject(RejectCode::Conflict, "another payload");
+            }
+            self.replays += 1;
+            return self.done(seen, true);
+        }
+        if seen.number < table.mark {
+            return reject(RejectCode::Stale, "below the mark");
+        }
+        if let Some(refusal) = seen.ops.iter().find_map(|op| self.refusal(op, seen.is_retry)) {
+            return ClientAnswer::Rejected(refusal);
+        }
+        self.sessions.entry(seen.session.clone()).or_default().logged.insert(seen.number, digest);
+        for op in &seen.ops {
+            self.apply(op);
+        }
+        self.done(seen, false)
+    }
+
+    fn refusal(&self, op: &WireOp, is_retry: bool) -> Option<Reject> {
+        let holds_register = matches!(self.registers.get(&op.key), Some((_, Some(_))));
+        match &op.verb {
+            WireVerb::Add(_) if holds_register => Some(Reject::new(RejectCode::WrongType, "a register")),
+            WireVerb::Set { .. } if self.counters.contains_key(&op.key) => {
+                Some(Reject::new(RejectCode::WrongType, "a counter"))
+            }
+            WireVerb::Set { stamp: Some(stamp), .. } => {
+                let (held, _) = self.registers.get(&op.key)?;
+                (held >= stamp && !is_retry).then(|| {
+                    let mut reject = Reject::new(RejectCode::StampBehind, "a later write stands here");
+                    reject.stamp_needed = Some(*held);
+                    reject
+                })
+            }
+            _ => None,
+        }
+    }
+
+    fn apply(&mut self, op: &WireOp) {
+        self.applied.push(op.clone());
+        match &op.verb {
+            WireVerb::Add(delta) => *self.counters.entry(op.key.clone()).or_default() += i128::from(*delta),
+            WireVerb::Set { value, stamp: Some(stamp), .. } => {
+                self.merge(&op.key, *stamp, Some(value.clone()))
+            }
+            WireVerb::Delete { kind: Some(Kind::Counter), .. } => drop(self.counters.remove(&op.key)),
+            WireVerb::Delete { stamp: Some(stamp), .. } => self.merge(&op.key, *stamp, None),
+            WireVerb::Set { .. } | WireVerb::Delete { .. } => {}
+        }
+    }
+
+    pub(crate) fn merge(&mut self, key: &[u8], stamp: Stamp, value: Option<Vec<u8>>) {
+        let held = self.registers.entry(key.to_vec()).or_insert_with(|| (stamp, None));
+        if stamp >= held.0 {
+            *held = (stamp, value);
+        }
+    }
+
+    fn done(&mut self, seen: &Seen, replayed: bool) -> ClientAnswer {
+        let router = Router::new(SHARDS_COUNT).expect("a possible count");
+        let shard = router.shard(TenantId::DEFAULT, &seen.ops[0].key);
+        let seq = self.seqs.entry(shard).or_default();
+        *seq += 1;
+        let log = LogId { shard, region: region_id(), epoch: Epoch(self.epoch) };
+        let token = Token { positions: vec![Position { log, seq: Seq(*seq) }], time: Time::ZERO };
+        let stamps = seen.ops.iter().map(stamp_of).collect();
+        let token = token.encode(&SealKey::new(SEAL));
+        ClientAnswer::Written(WriteDone { token, replayed, conditional: false, stamps })
+    }
+}
+
+fn stamp_of(op: &WireOp) -> Option<Stamp> {
+    match op.verb {
+        WireVerb::Set { stamp, .. } | WireVerb::Delete { stamp, .. } => stamp,
+        WireVerb::Add(_) => None,
+    }
+}
+
+/// Breaks the connection at some writes: at one number of `every` before, at another after it is applied; at each of
+/// them twice, so that in the end all pass.
+pub(crate) fn breaking(every: u64) -> impl FnMut(&Seen) -> Option<Fault> {
+    let mut broken: HashMap<u64, u32> = HashMap::new();
+    move |seen| {
+        let fault = match seen.number % every {
+            2 => Fault::BreakBefore,
+            5 => Fault::BreakAfter,
+            _ => return None,
+        };
+        let times = broken.entry(seen.number).or_default();
+        *times += 1;
+        (*times <= 2).then_some(fault)
+    }
+}
+
+/// Waits until something holds; a test that never gets there fails.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..1_000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("not within 5 s: {what}");
+}
