@@ -1,0 +1,232 @@
+//! [`GroupCommit`]: stages batches of many logs and syncs them together; what a commit thread does, without the thread.
+//!
+//! The scheme for a full disk (W6): the first batch that does not fit stalls its log ([`CommitEvent::Stalled`], once).
+//! It and every later batch of that log wait in order, are tried again at each [`GroupCommit::retry`], and once all of
+//! them fit the log has resumed ([`CommitEvent::Resumed`]). Nothing handed over is dropped: each batch ends as durable
+//! or as failed. How many wait is for the caller to bound, by what it hands over. Never reads a clock.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use tombolo_causality::{LogId, Seq, ShardId};
+use tombolo_codec::Batch;
+
+use crate::disk::Disk;
+use crate::error::WalError;
+use crate::store::Store;
+
+/// What happened to batches handed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommitEvent {
+    /// Written, not synced; only where syncs are put off.
+    Staged {
+        /// Which log.
+        log: LogId,
+        /// Its last staged batch.
+        through: Seq,
+    },
+    /// Survives a power cut.
+    Durable {
+        /// Which log.
+        log: LogId,
+        /// Its last durable batch.
+        through: Seq,
+    },
+    /// Will not become durable in this process, whatever was said before; whether they are on the disk is unknown.
+    Failed {
+        /// Which log.
+        log: LogId,
+        /// The first of them.
+        first: Seq,
+        /// The last of them.
+        last: Seq,
+        /// Why.
+        error: WalError,
+    },
+    /// The disk is full for this log; its batches wait.
+    Stalled {
+        /// Which log.
+        log: LogId,
+        /// What the disk said.
+        error: WalError,
+    },
+    /// Every batch that waited is written.
+    Resumed {
+        /// Which log.
+        log: LogId,
+    },
+    /// A group was synced, well or not.
+    Synced {
+        /// How long the syncs took.
+        took: Duration,
+        /// Of how many logs.
+        logs_count: usize,
+        /// How many batches they covered.
+        batches_count: u64,
+        /// How long these were.
+        bytes_count: u64,
+    },
+}
+
+/// How much one sync covered.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct SyncedGroup {
+    /// How many logs.
+    pub logs_count: usize,
+    /// How many batches.
+    pub batches_count: u64,
+    /// How long these were.
+    pub bytes_count: u64,
+}
+
+/// The shards of one commit thread.
+#[derive(Debug)]
+pub struct GroupCommit<D: Disk> {
+    stores: BTreeMap<ShardId, Store<D>>,
+    waiting: BTreeMap<LogId, VecDeque<Batch>>,
+    unsynced: BTreeMap<LogId, (Seq, Seq)>,
+    staged: BTreeMap<LogId, Seq>,
+    since_sync: SyncedGroup,
+}
+
+impl<D: Disk + Clone> GroupCommit<D> {
+    /// Over these stores.
+    pub fn new(stores: impl IntoIterator<Item = Store<D>>) -> Self {
+        Self {
+            stores: stores.into_iter().map(|store| (store.shard(), store)).collect(),
+            waiting: BTreeMap::new(),
+            unsynced: BTreeMap::new(),
+            staged: BTreeMap::new(),
+            since_sync: SyncedGroup::default(),
+        }
+    }
+
+    /// The store of a shard.
+    #[must_use]
+    pub fn store(&self, shard: ShardId) -> Option<&Store<D>> {
+        self.stores.get(&shard)
+    }
+
+    /// The store of a shard; batches go through [`GroupCommit::append`].
+    pub fn store_mut(&mut self, shard: ShardId) -> Option<&mut Store<D>> {
+        self.stores.get_mut(&shard)
+    }
+
+    /// All stores.
+    pub fn stores(&self) -> impl Iterator<Item = &Store<D>> {
+        self.stores.values()
+    }
+
+    /// Whether something waits for a sync.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        !self.unsynced.is_empty()
+    }
+
+    /// How many batches wait for space, and how long they are.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, usize) {
+        let batches = self.waiting.values().flatten();
+        batches.fold((0, 0), |(count, bytes), batch| (count + 1, bytes + batch.bytes().len()))
+    }
+
+    /// Stages a batch, or lets it wait behind those of its log that found no space.
+    pub fn append(&mut self, batch: Batch, emit: &mut dyn FnMut(CommitEvent)) {
+        let log = batch.header().log;
+        if let Some(waiting) = self.waiting.get_mut(&log) {
+            waiting.push_back(batch);
+            return;
+        }
+        match self.stage(&batch) {
+            Ok(()) => {}
+            Err(error) if error.is_full() => {
+                emit(CommitEvent::Stalled { log, error });
+                self.waiting.insert(log, VecDeque::from([batch]));
+            }
+            Err(error) => {
+                let seq = batch.header().seq;
+                emit(CommitEvent::Failed { log, first: seq, last: seq, error });
+            }
+        }
+    }
+
+    fn stage(&mut self, batch: &Batch) -> Result<(), WalError> {
+        let (log, seq) = (batch.header().log, batch.header().seq);
+        let store = self.stores.get_mut(&log.shard);
+        store
+            .ok_or_else(|| WalError::WrongLog { expected: "other shards".to_owned(), found: log })?
+            .append(batch)?;
+        self.unsynced.entry(log).or_insert((seq, seq)).1 = seq;
+        self.staged.insert(log, seq);
+        self.since_sync.batches_count += 1;
+        self.since_sync.bytes_count += batch.bytes().len() as u64;
+        Ok(())
+    }
+
+    /// Says what was staged since the last call.
+    pub fn report_staged(&mut self, emit: &mut dyn FnMut(CommitEvent)) {
+        for (log, through) in std::mem::take(&mut self.staged) {
+            emit(CommitEvent::Staged { log, through });
+        }
+    }
+
+    /// Tries the batches that wait for space again, in order.
+    pub fn retry(&mut self, emit: &mut dyn FnMut(CommitEvent)) {
+        for (log, mut waiting) in std::mem::take(&mut self.waiting) {
+            while let Some(batch) = waiting.front() {
+                match self.stage(batch) {
+                    Ok(()) => drop(waiting.pop_front()),
+                    Err(error) if error.is_full() => break,
+                    Err(error) => {
+                        let (first, last) = ends(&waiting);
+                        emit(CommitEvent::Failed { log, first, last, error });
+                        waiting.clear();
+                    }
+                }
+            }
+            if waiting.is_empty() {
+                emit(CommitEvent::Resumed { log });
+            } else {
+                self.waiting.insert(log, waiting);
+            }
+        }
+    }
+
+    /// Syncs every log that was appended to, and says what became durable.
+    pub fn sync(&mut self, emit: &mut dyn FnMut(CommitEvent)) -> SyncedGroup {
+        let mut group = std::mem::take(&mut self.since_sync);
+        for store in self.stores.values_mut().filter(|store| store.is_dirty()) {
+            for (log, synced) in store.sync_dirty() {
+                group.logs_count += 1;
+                let range = self.unsynced.remove(&log);
+                match (synced, range) {
+                    (Ok(through), _) => emit(CommitEvent::Durable { log, through }),
+                    (Err(error), Some((first, last))) => {
+                        emit(CommitEvent::Failed { log, first, last, error })
+                    }
+                    (Err(_), None) => {}
+                }
+            }
+        }
+        // A log that was pruned away has nothing left to sync.
+        self.unsynced.clear();
+        group
+    }
+
+    /// Tries what still waits for space once more, and says of the rest that it failed; before the end of the process.
+    pub fn give_up(&mut self, emit: &mut dyn FnMut(CommitEvent)) {
+        self.retry(emit);
+        for (log, waiting) in std::mem::take(&mut self.waiting) {
+            let (first, last) = ends(&waiting);
+            emit(CommitEvent::Failed { log, first, last, error: WalError::Stopped });
+        }
+    }
+}
+
+fn ends(waiting: &VecDeque<Batch>) -> (Seq, Seq) {
+    let seq = |batch: Option<&Batch>| batch.map_or(Seq::ZERO, |batch| batch.header().seq);
+    (seq(waiting.front()), seq(waiting.back()))
+}
+
+#[cfg(test)]
+mod tests;
