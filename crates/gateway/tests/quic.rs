@@ -40,7 +40,7 @@ async fn serve(table: &Table) -> QuicDoor {
     let address = listener.local_address();
     let stats = Arc::new(DoorStats::new());
     let (shutdown, receiver) = oneshot::channel::<()>();
-    let task = tokio::spawn(serve_quic(listener, table.clone(), stats.clone(), async {
+    let task = tokio::spawn(serve_quic(Arc::new(listener), table.clone(), stats.clone(), async {
         let _ = receiver.await;
     }));
     let client = ClientEndpoint::new(&authority.cert_pem, tombolo_transport::FRAME_BYTES_MAX).unwrap();

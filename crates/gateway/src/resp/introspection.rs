@@ -228,15 +228,18 @@ impl<S: Service> Client<S> {
     }
 }
 
-/// The first six fields of an entry of `COMMAND`; clients take entries of six.
+/// An entry of `COMMAND`, with the ten fields of Redis 7: clients take each of them for granted.
 fn describe(spec: &Spec, replies: &mut ReplyWriter) {
     let (first, last, step) = spec.keys;
-    replies.array(6);
+    replies.array(10);
     replies.bulk(spec.name.as_bytes());
     replies.integer(spec.arity);
     replies.set(spec.flags.len());
     spec.flags.iter().for_each(|flag| replies.simple(flag));
     [first, last, step].into_iter().for_each(|number| replies.integer(number));
+    // ACL categories, tips, key specifications, subcommands.
+    replies.set(0);
+    (0..3).for_each(|_| replies.array(0));
 }
 
 /// Whether a name fits a pattern of `*`, `?` and letters in any case.
