@@ -192,6 +192,13 @@ impl Replica {
 
     // ---- writes -------------------------------------------------------------------------------------------------
 
+    fn check_failed(&self) -> Result<(), Reject> {
+        match &self.storage {
+            Storage::Failed(_) => self.check_storage(),
+            Storage::Good | Storage::Full => Ok(()),
+        }
+    }
+
     fn check_storage(&self) -> Result<(), Reject> {
         match &self.storage {
             Storage::Good => Ok(()),
@@ -233,13 +240,8 @@ impl Replica {
                 format!("number {} was used before, with other ops", session.number),
             )),
             Known::Logged(_) => Ok(known),
-            Known::New if id.epoch != self.options.epoch && !self.is_whole => Err(Reject::new(
-                RejectCode::NotWhole,
-                "this region restarted and has not yet heard from every other whether it knows this op; \
-                 send it again under the same number",
-            )
-            .retry_after_ms(100)),
-            Known::New if self.state.sessions.numbers_count(id) >= self.options.session_numbers_max => {
+            Known::New if id.epoch != self.options.epoch && !self.is_whole => Err(Self::not_whole()),
+            Known::New if self.is_session_full(session) => {
                 Err(Reject::new(
                     RejectCode::SessionFull,
                     "too many numbers above the settled mark; raise `settled` first",
@@ -248,6 +250,20 @@ impl Replica {
             }
             Known::New => Ok(known),
         }
+    }
+
+    fn is_session_full(&self, session: &SessionPart) -> bool {
+        // The mark that the request itself records counts: it is what makes room.
+        let settled = if session.id.epoch == self.options.epoch { session.settled.min(session.number) } else { 0 };
+        let numbers_max = self.options.session_numbers_max;
+        self.state.sessions.is_full(&session.id, session.number, settled, numbers_max)
+    }
+
+    /// An earlier attempt may have been logged by an earlier incarnation: it is not known that nothing was applied.
+    fn not_whole() -> Reject {
+        let text = "this region restarted and has not yet heard from every other whether it knows this op; \
+                    send it again under the same number";
+        Reject::new(RejectCode::NotWhole, text).unknown().retry_after_ms(100)
     }
 
     fn admission<'a>(
@@ -273,12 +289,12 @@ impl Replica {
     }
 
     fn check_only(&mut self, part: &WritePart, now: Now) -> Result<(), Reject> {
-        self.check_storage()?;
         if let Some(session) = &part.session {
             if let Known::Logged(_) = self.check_session(session)? {
-                return Ok(());
+                return self.replay_answer(part, session).map(|_| ());
             }
         }
+        self.check_storage()?;
         self.admit(part, now).map(|_| ())
     }
 
@@ -299,20 +315,13 @@ impl Replica {
     }
 
     fn try_write(&mut self, part: &WritePart, now: Now) -> Result<(Seq, Outcome), Reject> {
-        self.check_storage()?;
         let own = self.writer.log();
         if let Some(session) = &part.session {
             if let Known::Logged(_) = self.check_session(session)? {
-                // The end of the log that holds it is at or after the op, so a barrier on it stays sound (F21).
-                let staged = self.writer.staged_number(session.id, session.number).map(|(_, seq)| seq);
-                let seq = staged.unwrap_or_else(|| self.state.logs.end(self.writer.name()));
-                let position = (seq > Seq::ZERO).then_some(Position { log: own, seq });
-                let count = part.ops.len();
-                let (stamps, values) = (vec![None; count], vec![None; count]);
-                let outcome = Outcome { position, replayed: true, stamps, values };
-                return Ok((seq, outcome));
+                return self.replay_answer(part, session);
             }
         }
+        self.check_storage()?;
         let admitted = self.admit(part, now)?;
         let seq = self.writer.next();
         let mut outcome = Outcome {
@@ -346,6 +355,33 @@ impl Replica {
         }
         outcome.position = Some(Position { log: own, seq });
         Ok((seq, outcome))
+    }
+
+    /// The answer to a number that was logged before: the end of the log that holds it is at or after the op, so a
+    /// barrier on it stays sound (F21).
+    fn replay_answer(&self, part: &WritePart, session: &SessionPart) -> Result<(Seq, Outcome), Reject> {
+        let count = part.ops.len();
+        let answer = |name, seq| {
+            let position = Some(Position { log: log_id(self.options.shard, name), seq });
+            Outcome { position, replayed: true, stamps: vec![None; count], values: vec![None; count] }
+        };
+        if let Some((_, seq)) = self.writer.staged_number(session.id, session.number) {
+            // What was handed to a disk that then failed is never answered by it.
+            self.check_failed().map_err(Reject::unknown)?;
+            return Ok((seq, answer(self.writer.name(), seq)));
+        }
+        // A session's ops lie in the log of its epoch, or in one that took that over before it logged more of them.
+        let (name, _) = self.state.logs.resolve((session.id.home, session.id.epoch), Seq::ZERO);
+        let end = self.state.logs.end(name);
+        match end {
+            // Its epoch left no log, so nothing tells which later one holds the op until this one has sealed them all.
+            Seq::ZERO if self.is_whole => {
+                let own = self.writer.name();
+                Ok((Seq::ZERO, answer(own, self.state.logs.end(own))))
+            }
+            Seq::ZERO => Err(Self::not_whole()),
+            end => Ok((Seq::ZERO, answer(name, end))),
+        }
     }
 
     fn stage(&mut self, part: &WritePart, key: &[u8], step: &Step) {
@@ -697,8 +733,12 @@ impl Replica {
         let end = self.state.logs.held(name);
         let Some(peer) = self.peers.on(region, link) else { return };
         let Some(cursor) = peer.sending.get_mut(&name).filter(|cursor| cursor.is_loading) else { return };
-        cursor.is_loading = false;
         let before = cursor.next;
+        if !batches.is_empty() && !batches.iter().any(|batch| batch.header().seq == before) {
+            // Read for an earlier subscription of the same peer; what was asked for this one is still to come.
+            return;
+        }
+        cursor.is_loading = false;
         for batch in batches {
             let seq = batch.header().seq;
             // The files may hold more than was applied here; that is not offered yet.

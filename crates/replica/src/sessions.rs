@@ -74,9 +74,15 @@ impl Sessions {
         if number < session.mark { Known::Settled } else { Known::New }
     }
 
-    /// How many numbers a session holds above its mark.
-    pub(crate) fn numbers_count(&self, id: &SessionId) -> usize {
-        self.sessions.get(id).map_or(0, |session| session.numbers.len())
+    /// Whether a new number would be one too many, once the mark is raised to `settled`.
+    ///
+    /// The `numbers_max` numbers from the mark on are always taken, however many lie above them: if the lowest open
+    /// number were refused, the mark could never rise again. So a session holds at most twice that many.
+    pub(crate) fn is_full(&self, id: &SessionId, number: u64, settled: u64, numbers_max: usize) -> bool {
+        let Some(session) = self.sessions.get(id) else { return false };
+        let mark = settled.max(session.mark);
+        let below = session.numbers.partition_point(|&(known, _)| known < mark);
+        session.numbers.len() - below >= numbers_max && number >= mark.saturating_add(numbers_max as u64)
     }
 
     fn session(&mut self, id: SessionId) -> &mut Session {
