@@ -1,6 +1,9 @@
 //! The book of requests: numbers them, keeps them until they are answered, decides about retries.
 //!
-//! It waits for nothing and touches no socket: asks and answers in, bodies of frames out. Start at [`Book::accept`].
+//! It waits for nothing and touches no socket: asks and answers in, bodies of frames out. Start at [`Book::accept`];
+//! what follows a refusal stands in `book/refusals.rs`.
+
+mod refusals;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -9,32 +12,26 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 use tombolo_causality::{Epoch, RegionId, Stamp, Time};
-use tombolo_codec::{
-    Applied, ClientAnswer, ClientRequest, ReadValue, Reject, RejectCode, WireVerb, WriteDone, decode_answer,
-};
+use tombolo_codec::{ClientAnswer, ClientRequest, ReadValue, WireVerb, WriteDone, decode_answer, limits};
 
 use crate::buffer::{Buffer, Outcome, Run, weight};
 use crate::client::{Ask, Awaited, Value};
 use crate::entry::{Body, Entry, Place, Reply, State};
-use crate::error::{SdkError, is_about_an_op, is_retryable};
+use crate::error::SdkError;
 use crate::numbering::{Handle, Wire};
 use crate::options::Options;
 use crate::session::Written;
 use crate::stamps::Stamps;
 use crate::token::Token;
 
-/// Requests that are not answered; above it no more are taken.
+/// Requests that are not answered, barriers aside; above it no more are taken.
 const ENTRIES_MAX: usize = 1_024;
+/// Barriers that are not answered.
+const BARRIERS_MAX: usize = 16_384;
 /// Keys and values of them.
 const BYTES_MAX: usize = 16 * 1_024 * 1_024;
 /// What is encoded ahead of the stream.
 const OUTBOX_BYTES_MAX: usize = 1_024 * 1_024;
-/// How often a request may get a new number: each time a stamp was behind, or its session had expired.
-const RENUMBERED_MAX: u32 = 8;
-/// Pauses before a refused request is sent again grow from here…
-const PAUSE_MIN: Duration = Duration::from_millis(10);
-/// …to here, unless the refusal asks for more.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 pub(crate) struct Book {
     address: String,
@@ -48,9 +45,13 @@ pub(crate) struct Book {
     trouble: String,
     entries: BTreeMap<u64, Entry>,
     bytes: usize,
+    /// How many of the entries are barriers.
+    barriers_count: usize,
     next_id: u64,
     /// In the order of sending; what is no longer in the book is skipped.
     ready: VecDeque<u64>,
+    /// Barriers, likewise.
+    ready_barriers: VecDeque<u64>,
     handles: HashMap<u64, Handle>,
     wires: HashMap<u64, Wire>,
     next_wire: u64,
@@ -73,8 +74,10 @@ impl Book {
             trouble: String::new(),
             entries: BTreeMap::new(),
             bytes: 0,
+            barriers_count: 0,
             next_id: 1,
             ready: VecDeque::new(),
+            ready_barriers: VecDeque::new(),
             handles: HashMap::new(),
             wires: HashMap::new(),
             next_wire: 0,
@@ -86,7 +89,11 @@ impl Book {
 
     /// Whether it takes more asks.
     pub(crate) fn has_room(&self) -> bool {
-        self.entries.len() < ENTRIES_MAX && self.bytes < BYTES_MAX
+        self.others_count() < ENTRIES_MAX && self.barriers_count < BARRIERS_MAX && self.bytes < BYTES_MAX
+    }
+
+    fn others_count(&self) -> usize {
+        self.entries.len() - self.barriers_count
     }
 
     /// Whether nothing waits for anything.
@@ -125,7 +132,7 @@ impl Book {
 
     /// Takes what the listed writers may send.
     pub(crate) fn collect(&mut self, now: Instant) {
-        while self.entries.len() < ENTRIES_MAX
+        while self.others_count() < ENTRIES_MAX
             && let Some(buffer) = self.listed.pop()
         {
             for Run { shard, ops, bytes, opened } in buffer.take() {
@@ -140,9 +147,25 @@ impl Book {
     fn enter(&mut self, entry: Entry) {
         let id = self.next_id;
         self.next_id += 1;
+        if entry.is_barrier() {
+            self.ready_barriers.push_back(id);
+        } else {
+            self.ready.push_back(id);
+        }
+        self.put(id, entry);
+    }
+
+    fn put(&mut self, id: u64, entry: Entry) {
         self.bytes += entry.bytes;
+        self.barriers_count += usize::from(entry.is_barrier());
         self.entries.insert(id, entry);
-        self.ready.push_back(id);
+    }
+
+    fn pull(&mut self, id: u64) -> Option<Entry> {
+        let entry = self.entries.remove(&id)?;
+        self.bytes -= entry.bytes;
+        self.barriers_count -= usize::from(entry.is_barrier());
+        Some(entry)
     }
 
     /// Handles that nobody holds leave the book with their sessions.
@@ -180,6 +203,7 @@ impl Book {
         self.wires.retain(|_, wire| !wire.is_over());
         self.wires.values_mut().for_each(|wire| wire.blocked.clear());
         self.ready.clear();
+        self.ready_barriers.clear();
         for (&id, entry) in &mut self.entries {
             match entry.state {
                 State::Resting(_) => continue,
@@ -187,7 +211,8 @@ impl Book {
                 State::Ready => {}
             }
             entry.state = State::Ready;
-            self.ready.push_back(id);
+            let ready = if entry.is_barrier() { &mut self.ready_barriers } else { &mut self.ready };
+            ready.push_back(id);
         }
     }
 
@@ -204,28 +229,47 @@ impl Book {
         while bytes < OUTBOX_BYTES_MAX
             && let Some(id) = self.ready.pop_front()
         {
-            let Some(mut entry) = self.entries.remove(&id) else { continue };
-            if let Some(body) = self.encode(id, &mut entry, now) {
-                bytes += body.len();
-                bodies.push(body);
-                entry.state = State::Sent(now);
-                entry.attempts += 1;
-            }
-            self.entries.insert(id, entry);
+            let Some(body) = self.depart(id, now) else { continue };
+            bytes += body.len();
+            bodies.push(body);
         }
         bodies
     }
 
+    /// As [`Book::take_outbox`], of the barriers, so many.
+    pub(crate) fn take_barriers(&mut self, count_max: usize, now: Instant) -> Vec<Bytes> {
+        let mut bodies = Vec::new();
+        while bodies.len() < count_max
+            && let Some(id) = self.ready_barriers.pop_front()
+        {
+            bodies.extend(self.depart(id, now));
+        }
+        bodies
+    }
+
+    fn depart(&mut self, id: u64, now: Instant) -> Option<Bytes> {
+        let mut entry = self.entries.remove(&id)?;
+        let body = self.encode(id, &mut entry, now);
+        if body.is_some() {
+            entry.state = State::Sent(now);
+            entry.attempts += 1;
+        }
+        self.entries.insert(id, entry);
+        body
+    }
+
     fn encode(&mut self, id: u64, entry: &mut Entry, now: Instant) -> Option<Bytes> {
         let left_ms = |until: Instant| {
-            u64::try_from(until.saturating_duration_since(now).as_millis()).unwrap_or(u64::MAX)
+            let left = until.saturating_duration_since(now).as_millis();
+            u64::try_from(left).unwrap_or(u64::MAX).min(limits::AWAIT_MS_MAX)
         };
         let request = match &entry.body {
             Body::Open => ClientRequest::OpenSession,
             Body::Read { keys, after } => ClientRequest::Read {
                 keys: keys.clone(),
                 after: after.clone(),
-                timeout_ms: left_ms(entry.deadline),
+                // Less than its own time, so that the region's answer comes before that is over.
+                timeout_ms: left_ms(entry.deadline) / 10 * 9,
             },
             Body::Await { token, scope, until } => ClientRequest::Await {
                 token: token.clone(),
@@ -310,8 +354,7 @@ impl Book {
         self.heard = now;
         let (id, answer) = decode_answer(body).map_err(|reject| reject.to_string())?;
         // What was given up is not waited for.
-        let Some(entry) = self.entries.remove(&id) else { return Ok(()) };
-        self.bytes -= entry.bytes;
+        let Some(entry) = self.pull(id) else { return Ok(()) };
         match (answer, entry.reply) {
             (ClientAnswer::Rejected(reject), reply) => {
                 self.refused(id, Entry { reply, ..entry }, reject, now);
@@ -355,8 +398,7 @@ impl Book {
             }
             (_, reply) => {
                 // Put back: another connection may answer it.
-                self.bytes += entry.bytes;
-                self.entries.insert(id, Entry { reply, ..entry });
+                self.put(id, Entry { reply, ..entry });
                 return Err("an answer of another kind than its request".into());
             }
         }
@@ -396,115 +438,6 @@ impl Book {
         self.ready.extend(handle.waiting.drain(..));
     }
 
-    fn refused(&mut self, id: u64, mut entry: Entry, reject: Reject, now: Instant) {
-        let is_fresh = entry.is_write() && !entry.is_lost && reject.applied == Applied::No;
-        let may_renumber = is_fresh && entry.renumbered < RENUMBERED_MAX;
-        if may_renumber && reject.code == RejectCode::StampBehind && self.restamp(&mut entry, &reject, now) {
-            return self.renumber(id, entry);
-        }
-        if may_renumber && entry.attempts == 1 && reject.code == RejectCode::SessionExpired {
-            self.leave_session(&entry);
-            return self.renumber(id, entry);
-        }
-        if reject.code != RejectCode::NotYet && is_retryable(&reject) && now < entry.deadline {
-            let asked = Duration::from_millis(reject.retry_after_ms.unwrap_or(0).into());
-            let grown = PAUSE_MIN.saturating_mul(1 << entry.attempts.min(10)).min(PAUSE_MAX);
-            entry.state = State::Resting(now + asked.max(grown));
-            // A refusal that leaves the outcome open is no answer about what was applied.
-            entry.is_lost |= reject.applied == Applied::Unknown;
-            entry.last_reject = Some(reject);
-            self.bytes += entry.bytes;
-            self.entries.insert(id, entry);
-            return;
-        }
-        if let Reply::Run { ops_count: 2.., .. } = entry.reply
-            && is_fresh
-            && is_about_an_op(&reject)
-        {
-            return self.split(entry);
-        }
-        self.end(entry, |entry| entry.refuse(reject));
-    }
-
-    /// New stamps above the one that is needed, in the order of the ops.
-    fn restamp(&mut self, entry: &mut Entry, reject: &Reject, now: Instant) -> bool {
-        let (Some(needed), Some(place)) = (reject.stamp_needed, entry.place) else { return false };
-        let (Some(wire), Some(stamps)) = (self.wires.get(&place.wire), self.stamps.as_mut()) else {
-            return false;
-        };
-        let mut ops = entry.ops();
-        let mut above = needed.time;
-        for op in &mut ops {
-            if let WireVerb::Set { stamp, .. } | WireVerb::Delete { stamp, .. } = &mut op.verb {
-                let drawn = stamps.draw(wire.home, above, now);
-                above = drawn.time;
-                *stamp = Some(drawn);
-            }
-        }
-        entry.body = Body::Ops(ops);
-        true
-    }
-
-    fn leave_session(&mut self, entry: &Entry) {
-        let Some(place) = entry.place else { return };
-        let session = entry.session().expect("a write has a session");
-        if let Some(handle) = self.handles.get_mut(&session.id)
-            && handle.current == Some(place.wire)
-        {
-            handle.current = None;
-            if let Some(wire) = self.wires.get_mut(&place.wire) {
-                wire.is_left = true;
-            }
-        }
-    }
-
-    /// It was not applied: it goes out as a new request.
-    fn renumber(&mut self, id: u64, mut entry: Entry) {
-        let place = entry.place.take();
-        entry.attempts = 0;
-        entry.renumbered += 1;
-        entry.state = State::Ready;
-        self.bytes += entry.bytes;
-        self.entries.insert(id, entry);
-        self.release(place);
-        self.ready.push_back(id);
-    }
-
-    /// One op of a run is to blame: each half goes on by itself.
-    ///
-    /// As a retry: a later run may have written the same key with a later stamp, and it shall win.
-    fn split(&mut self, entry: Entry) {
-        let mut ops = entry.ops();
-        let Reply::Run { buffer, shard, .. } = entry.reply else { return };
-        let place = entry.place;
-        let right = ops.split_off(ops.len() / 2);
-        buffer.split(shard);
-        for ops in [ops, right] {
-            let bytes = ops.iter().map(weight).sum();
-            let reply = Reply::Run { buffer: buffer.clone(), shard, ops_count: ops.len() };
-            let mut half = Entry::new(Body::Ops(ops), reply, bytes, entry.deadline);
-            half.is_retry = true;
-            self.enter(half);
-        }
-        self.release(place);
-    }
-
-    /// Tells the caller, then lets the number go: never the other way round.
-    fn end(&mut self, entry: Entry, tell: impl FnOnce(Entry) -> Option<Arc<Buffer>>) {
-        let place = entry.place;
-        let opened_for = match &entry.reply {
-            Reply::Open { handle, .. } => Some(*handle),
-            _ => None,
-        };
-        self.listed.extend(tell(entry));
-        self.release(place);
-        if let Some(handle) = opened_for.and_then(|handle| self.handles.get_mut(&handle)) {
-            // Those that wait for it ask anew, within their own deadlines.
-            handle.is_opening = false;
-            self.ready.extend(handle.waiting.drain(..));
-        }
-    }
-
     /// Wakes what has rested, gives up what is out of time.
     pub(crate) fn tick(&mut self, now: Instant) {
         let mut over = Vec::new();
@@ -517,7 +450,8 @@ impl Book {
             match entry.state {
                 State::Resting(until) if until <= now => {
                     entry.state = State::Ready;
-                    self.ready.push_back(id);
+                    let ready = if entry.is_barrier() { &mut self.ready_barriers } else { &mut self.ready };
+                    ready.push_back(id);
                 }
                 State::Sent(since) if entry.is_answered_soon() => {
                     waiting_since = Some(waiting_since.map_or(since, |known| known.min(since)));
@@ -529,8 +463,7 @@ impl Book {
         let (address, trouble) = (self.address.clone(), self.trouble.clone());
         let trouble = self.link.is_none().then_some(trouble);
         for id in over {
-            let Some(entry) = self.entries.remove(&id) else { continue };
-            self.bytes -= entry.bytes;
+            let Some(entry) = self.pull(id) else { continue };
             self.end(entry, |entry| entry.give_up(&address, trouble.as_deref()));
         }
     }

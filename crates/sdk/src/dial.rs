@@ -13,6 +13,7 @@ use tombolo_transport::{
 };
 
 use crate::error::SdkError;
+use crate::lanes::Lanes;
 use crate::options::Options;
 
 /// The kind of a request's frame.
@@ -32,6 +33,7 @@ pub(crate) struct Link {
     pub(crate) writer: FrameWriter,
     pub(crate) reader: FrameReader,
     pub(crate) welcome: ClientAnswer,
+    pub(crate) lanes: Lanes,
     connection: RegionConnection,
 }
 
@@ -116,7 +118,9 @@ impl Dialer {
         let frame = frame.ok_or_else(|| unreachable("the region ended the stream".into()))?;
         let (_, welcome) = decode_answer(&frame.body)?;
         match welcome {
-            ClientAnswer::Welcome { .. } => Ok(Link { writer, reader, welcome, connection }),
+            ClientAnswer::Welcome { .. } => {
+                Ok(Link { writer, reader, welcome, lanes: Lanes::new(connection.clone()), connection })
+            }
             ClientAnswer::Rejected(reject) if crate::error::is_retryable(&reject) => {
                 Err(unreachable(reject.to_string()))
             }

@@ -12,11 +12,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, interval_at};
-use tombolo_transport::{Frame, LinkError};
+use tombolo_transport::{Frame, FrameReader, LinkError};
 
 use crate::book::Book;
 use crate::client::{Ask, Shared};
 use crate::dial::{ATTEMPT_EVERY, ATTEMPTS_MAX, Dialer, Link, REQUEST_KIND};
+use crate::lanes::{FromLane, Lanes};
 
 /// How fine deadlines and pauses are.
 const TICK: Duration = Duration::from_millis(10);
@@ -125,8 +126,12 @@ impl Driver {
                     }
                 }
             }
+            for body in self.book.take_barriers(link.lanes.room(), Instant::now()) {
+                link.lanes.send(body);
+            }
             let event = tokio::select! {
                 (frames, end) = answers(&mut link.reader) => Event::Answers(frames, end),
+                first = link.lanes.next() => barriers(&mut link.lanes, first),
                 written = link.writer.flush(), if is_writing => Event::Written(written),
                 ask = self.asks.recv(), if self.has_handles && self.book.has_room() => Event::Asked(ask),
                 () = self.shared.bell.notified() => Event::Rung,
@@ -201,8 +206,22 @@ async fn begin(link: &mut Link, frames: &[Frame]) -> Poll<Result<(), LinkError>>
     poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await
 }
 
+/// The answers that the lanes have.
+fn barriers(lanes: &mut Lanes, first: FromLane) -> Event {
+    let mut frames = Vec::new();
+    let mut next = Some(first);
+    while let Some(answer) = next {
+        match answer {
+            FromLane::Answer(_, frame) => frames.push(frame),
+            FromLane::Lost(text) => return Event::Answers(frames, Some(End::Lost(text))),
+        }
+        next = lanes.try_next();
+    }
+    Event::Answers(frames, None)
+}
+
 /// At least one answer, and those that came with it. Safe to cancel.
-async fn answers(reader: &mut tombolo_transport::FrameReader) -> (Vec<Frame>, Option<End>) {
+async fn answers(reader: &mut FrameReader) -> (Vec<Frame>, Option<End>) {
     let mut frames = Vec::new();
     let mut next = reader.next().await;
     loop {

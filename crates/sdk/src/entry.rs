@@ -100,6 +100,10 @@ impl Entry {
         matches!(self.reply, Reply::One { .. } | Reply::Run { .. })
     }
 
+    pub(crate) fn is_barrier(&self) -> bool {
+        matches!(self.body, Body::Await { .. })
+    }
+
     /// Whether the region answers it without waiting for others.
     pub(crate) fn is_answered_soon(&self) -> bool {
         !matches!(self.body, Body::Await { .. } | Body::Read { after: Some(_), .. })

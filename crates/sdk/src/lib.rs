@@ -46,6 +46,7 @@ mod dial;
 mod driver;
 mod entry;
 mod error;
+mod lanes;
 mod numbering;
 mod options;
 mod session;

@@ -260,3 +260,29 @@ async fn more_requests_than_the_window_holds_wait_for_their_numbers() {
     assert!((1..64).contains(&widest), "{widest}");
     region.assert_no_breach();
 }
+
+#[tokio::test]
+async fn barriers_that_wait_hold_up_neither_writes_nor_reads() {
+    let region = Region::start();
+    let client = region.client().await;
+    let session = client.session().await.unwrap();
+    let token = session.counter("views:1").incr(1).await.unwrap().token;
+    region.hold_barriers(true);
+    let mut waits = tokio::task::JoinSet::new();
+    for _ in 0..3_000 {
+        let (client, token) = (client.clone(), token.clone());
+        waits.spawn(async move { client.wait(&token, Scope::AtLeast(2), Duration::from_secs(20)).await });
+    }
+    for value in 2..10 {
+        session.counter("views:1").incr(1).await.unwrap();
+        assert_eq!(session.counter("views:1").get().await, Ok(value));
+    }
+    // Also those that were under way when the connection broke are answered.
+    region.break_connections();
+    session.counter("views:1").incr(1).await.unwrap();
+    assert!(waits.try_join_next().is_none(), "none was answered");
+    region.hold_barriers(false);
+    let awaited = waits.join_all().await;
+    assert!(awaited.len() == 3_000 && awaited.iter().all(|done| done.as_ref().unwrap().reached));
+    region.assert_no_breach();
+}

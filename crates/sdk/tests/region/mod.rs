@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tombolo_causality::{
     ClusterId, Epoch, LogId, RegionId, Router, Seq, SessionId, ShardId, Stamp, TenantId, Time,
 };
@@ -19,7 +21,8 @@ use tombolo_codec::{
 };
 use tombolo_sdk::{Client, Options};
 use tombolo_transport::{
-    Authority, ClientConnection, ClientListener, DoorSettings, Frame, Identity, create_authority,
+    Authority, ClientConnection, ClientListener, DoorSettings, Frame, FrameReader, FrameWriter, Identity,
+    create_authority,
 };
 
 pub(crate) const SHARDS_COUNT: u16 = 4;
@@ -87,6 +90,8 @@ pub(crate) struct Region {
     kicks: watch::Sender<u64>,
     /// While true, writes wait before they are applied.
     gate: watch::Sender<bool>,
+    /// While true, barriers wait, each in the way of what follows on its stream.
+    barrier_gate: watch::Sender<bool>,
     door: tokio::task::JoinHandle<()>,
 }
 
@@ -114,13 +119,15 @@ impl Region {
         let world = Arc::new(Mutex::new(World { epoch: 1, ..World::default() }));
         let (kicks, kicked) = watch::channel(0);
         let (gate, gated) = watch::channel(false);
+        let (barrier_gate, barrier_gated) = watch::channel(false);
         let served = world.clone();
         let door = tokio::spawn(async move {
             while let Ok(connection) = door.accept().await {
-                tokio::spawn(serve(connection, served.clone(), kicked.clone(), gated.clone()));
+                let gates = (gated.clone(), barrier_gated.clone());
+                tokio::spawn(serve(connection, served.clone(), kicked.clone(), gates));
             }
         });
-        Self { authority, address, world, kicks, gate, door }
+        Self { authority, address, world, kicks, gate, barrier_gate, door }
     }
 
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
@@ -159,6 +166,10 @@ impl Region {
         self.gate.send_replace(is_held);
     }
 
+    pub(crate) fn hold_barriers(&self, is_held: bool) {
+        self.barrier_gate.send_replace(is_held);
+    }
+
     pub(crate) fn counter(&self, key: &str) -> i128 {
         self.world().counters.get(key.as_bytes()).copied().unwrap_or_default()
     }
@@ -174,36 +185,58 @@ impl Drop for Region {
     }
 }
 
+type Gates = (watch::Receiver<bool>, watch::Receiver<bool>);
+
 async fn serve(
     connection: ClientConnection,
     world: Arc<Mutex<World>>,
     mut kicked: watch::Receiver<u64>,
-    mut gated: watch::Receiver<bool>,
+    gates: Gates,
 ) {
     kicked.mark_unchanged();
-    let Ok((mut writer, mut reader)) = connection.accept_stream().await else { return };
-    let mut is_known = false;
+    let is_known = Arc::new(AtomicBool::new(false));
+    let mut streams = JoinSet::new();
     loop {
-        let frame = tokio::select! {
-            frame = reader.next() => frame,
-            _ = kicked.changed() => return,
-        };
-        let Ok(Some(frame)) = frame else { return };
-        let (id, request) = decode_request(&frame.body).expect("the client's frames decode");
-        if matches!(request, ClientRequest::Write { .. }) && *gated.borrow() {
-            tokio::select! {
-                _ = gated.wait_for(|is_held| !is_held) => {}
-                _ = kicked.changed() => return,
+        tokio::select! {
+            stream = connection.accept_stream() => {
+                let Ok(stream) = stream else { return };
+                streams.spawn(serve_stream(stream, world.clone(), gates.clone(), is_known.clone()));
             }
+            // A stream that ends takes the connection with it.
+            Some(_) = streams.join_next() => return,
+            _ = kicked.changed() => return,
+        }
+    }
+}
+
+async fn serve_stream(
+    (mut writer, mut reader): (FrameWriter, FrameReader),
+    world: Arc<Mutex<World>>,
+    (mut gated, mut barrier_gated): Gates,
+    is_known: Arc<AtomicBool>,
+) {
+    loop {
+        let Ok(Some(frame)) = reader.next().await else { return };
+        let (id, request) = decode_request(&frame.body).expect("the client's frames decode");
+        let gate = match request {
+            ClientRequest::Write { .. } => Some(&mut gated),
+            ClientRequest::Await { .. } => Some(&mut barrier_gated),
+            _ => None,
+        };
+        if let Some(gate) = gate {
+            // An error means that the region is gone.
+            let _ = gate.wait_for(|is_held| !is_held).await;
         }
         let is_greeting = matches!(request, ClientRequest::Authenticate { .. });
-        assert!(is_known || is_greeting, "the first request says who asks");
+        assert!(is_known.load(Ordering::SeqCst) || is_greeting, "the first request says who asks");
         let (answer, number) = match handle(&world, request) {
             Handled::Answer(answer, number) => (answer, number),
             Handled::Nothing => continue,
             Handled::Break => return,
         };
-        is_known = matches!(answer, ClientAnswer::Welcome { .. }) || is_known && !is_greeting;
+        if matches!(answer, ClientAnswer::Welcome { .. }) {
+            is_known.store(true, Ordering::SeqCst);
+        }
         let is_sent = writer.send(&[Frame::new(2, answer.encode(id))]).await.is_ok();
         if let (true, Some((session, number))) = (is_sent, number) {
             let mut world = world.lock().expect("no test panics while it holds the world");
