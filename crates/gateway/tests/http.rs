@@ -211,7 +211,7 @@ async fn bodies_that_are_wrong_are_refused_with_what_and_where() {
     }
     let expiring = json!({"ops": [{"op": "set", "key": "a", "value": "", "expires_in_ms": 5}]});
     post(&door, "/v1/ops", expiring).await.problem(501, "not_supported");
-    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+    let form = "Content-Type: text/plain\r\n";
     post_text(&door, "/v1/ops", form, "{\"ops\":[]}").await.problem(415, "malformed");
     assert!(table.writes().is_empty());
 }

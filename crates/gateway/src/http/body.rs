@@ -44,7 +44,9 @@ fn parse<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T, Pr
 fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") {
+    // What `curl -d` says of any body unless told otherwise: the body is judged by what it is.
+    let is_taken = ["application/json", "application/x-www-form-urlencoded"];
+    if is_taken.iter().any(|taken| essence.eq_ignore_ascii_case(taken)) {
         return Ok(());
     }
     let text = format!("a body of type `{essence}`; send JSON with `Content-Type: application/json`");
