@@ -23,8 +23,8 @@ use crate::skew::Skew;
 
 /// Time between two attempts to reach a peer.
 const ATTEMPT_EVERY: Duration = Duration::from_millis(250);
-/// Attempts under way at once; each ends by itself.
-const ATTEMPTS_MAX: usize = 4;
+/// Attempts under way at once: as many as start before the oldest gives up, so that one is always fresh.
+const ATTEMPTS_MAX: usize = 12;
 /// Time between heartbeats, so that lag and skew are right when idle.
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
 /// Batches handed to the link in one go.
