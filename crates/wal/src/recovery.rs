@@ -3,7 +3,7 @@
 //! Damage is cut only where it lies after the last durable mark and no valid batch follows it (W3). The marks are: the
 //! checkpoint; the name of the last segment, which was created only after everything before it was synced; and, in
 //! logs of the own region, the durable-through of every batch that verifies. Everything else is quarantined and
-//! reported, never removed. Start at [`recover_log`]; the look at the files, which changes nothing, is [`Survey`];
+//! reported, never removed. Start at [`recover_log`]; the look at the files, which changes nothing, is `Survey`;
 //! what is then done to them is in `repair.rs`.
 
 use tombolo_causality::{ClusterId, LogId, Seq, Time};
