@@ -6,7 +6,7 @@
 
 use hashbrown::HashTable;
 use smallvec::SmallVec;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use tombolo_causality::{Stamp, TenantId, Time};
 use tombolo_codec::checkpoint::{CellContent, CellState, SlotState};
 use tombolo_codec::records::{Add, Seal, Write};
@@ -31,9 +31,7 @@ impl<V> Default for Table<V> {
 }
 
 fn hash_of(tenant: TenantId, key: &[u8]) -> u64 {
-    let mut hasher = foldhash::fast::FixedState::with_seed(0x7368_6172_645f_6331).build_hasher();
-    (tenant, key).hash(&mut hasher);
-    hasher.finish()
+    foldhash::fast::FixedState::with_seed(0x7368_6172_645f_6331).hash_one((tenant, key))
 }
 
 impl<V> Table<V> {

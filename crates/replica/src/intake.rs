@@ -35,6 +35,8 @@ pub(crate) struct Blocked {
     pub(crate) on: LogName,
     /// Through which batch.
     pub(crate) end: Seq,
+    /// The batch that waits: it holds the seal.
+    pub(crate) at: Seq,
 }
 
 #[derive(Debug)]

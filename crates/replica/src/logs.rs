@@ -91,12 +91,17 @@ impl Logs {
     }
 
     /// Follows seals: a position in a log that was taken over is reached where its seal is.
-    pub(crate) fn resolve(&self, mut name: LogName, mut seq: Seq) -> (LogName, Seq) {
+    ///
+    /// None if it lies beyond the end that the seal names: a crash took it before it was durable, nobody ever holds it.
+    pub(crate) fn resolve(&self, mut name: LogName, mut seq: Seq) -> Option<(LogName, Seq)> {
         // Each step leads to a log that ended later, so the walk ends.
         while let Some(sealed) = self.sealed(name) {
+            if seq > sealed.end {
+                return None;
+            }
             (name, seq) = (sealed.by, sealed.at);
         }
-        (name, seq)
+        Some((name, seq))
     }
 
     pub(crate) fn advance(&mut self, header: &Header) {

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use tombolo_causality::{Epoch, RegionId, Seq, VersionVector};
 
 use crate::input::Link;
+use crate::intake::Blocked;
 use crate::logs::LogName;
 
 /// How many bytes of one log may be on their way to one peer, not yet acknowledged.
@@ -105,32 +106,75 @@ impl Peers {
         (peer.is_answered && peer.epoch == Some(name.1)).then_some(name.0)
     }
 
+    /// Whether what comes next of a log can come from where it is asked for now.
+    pub(crate) fn is_coming(&self, name: LogName, received: Seq) -> bool {
+        let Some(source) = self.sources.get(&name) else { return false };
+        self.live_writer(name) == Some(*source)
+            || self.peers.get(source).is_some_and(|peer| peer.applied.get(name.0, name.1) > received)
+    }
+
+    /// Who has more of a log than `above`: the present source if it does, else who has most.
     fn holder(&self, name: LogName, above: Seq) -> Option<RegionId> {
+        let has_more = |peer: &Peer| peer.is_answered && peer.applied.get(name.0, name.1) > above;
         let present = self.sources.get(&name).copied();
-        let is_up = |region: &RegionId| self.peers.get(region).is_some_and(|peer| peer.is_answered);
-        if let Some(region) = present.filter(is_up) {
+        if let Some(region) = present.filter(|region| self.peers.get(region).is_some_and(has_more)) {
             return Some(region);
         }
         self.peers
             .iter()
-            .filter(|(_, peer)| peer.is_answered && peer.applied.get(name.0, name.1) > above)
+            .filter(|(_, peer)| has_more(peer))
             .max_by_key(|(_, peer)| peer.applied.get(name.0, name.1))
             .map(|(&region, _)| region)
+    }
+
+    /// Whether a peer applied a seal that waits here for `sealed`: then it holds all of that, though the log left its
+    /// vector. The seal's own log may be sealed in turn, `depth` times at most.
+    fn has_sealed(
+        &self,
+        region: RegionId,
+        sealed: LogName,
+        blocked: &[(LogName, Blocked)],
+        depth: usize,
+    ) -> bool {
+        let has_it = |&(by, ref blocks): &(LogName, Blocked)| {
+            blocks.on == sealed
+                && (self.live_writer(by) == Some(region)
+                    || self.peers.get(&region).is_some_and(|peer| peer.applied.get(by.0, by.1) >= blocks.at)
+                    || self.has_sealed(region, by, blocked, depth - 1))
+        };
+        depth > 0 && blocked.iter().any(has_it)
+    }
+
+    /// From whom to fetch a log that a seal waits for.
+    fn holder_of_sealed(
+        &self,
+        sealed: LogName,
+        by: LogName,
+        blocked: &[(LogName, Blocked)],
+    ) -> Option<RegionId> {
+        let is_it = |region: &RegionId| {
+            self.peers.get(region).is_some_and(|peer| peer.is_answered)
+                && self.has_sealed(*region, sealed, blocked, blocked.len())
+        };
+        let present = self.sources.get(&sealed).copied().filter(is_it);
+        let any = || self.peers.keys().copied().find(is_it);
+        // Whoever sent the seal had applied it.
+        present.or_else(any).or_else(|| self.sources.get(&by).copied())
     }
 
     /// From whom each log should be fetched. `received` is how far each is here, `none` where a log is not wanted.
     pub(crate) fn plan(
         &self,
         own: LogName,
-        blocked: &[(LogName, LogName)],
+        blocked: &[(LogName, Blocked)],
         received: impl Fn(LogName) -> Option<Seq>,
     ) -> BTreeMap<LogName, RegionId> {
         let mut plan = BTreeMap::new();
         for (&region, peer) in &self.peers {
-            if let Some(epoch) = peer.epoch.filter(|_| peer.is_answered) {
-                if received((region, epoch)).is_some() {
-                    plan.insert((region, epoch), region);
-                }
+            if let Some(epoch) = peer.epoch.filter(|_| peer.is_answered)
+                && received((region, epoch)).is_some()
+            {
+                plan.insert((region, epoch), region);
             }
         }
         for peer in self.peers.values().filter(|peer| peer.is_answered) {
@@ -145,18 +189,21 @@ impl Peers {
                 }
             }
         }
+        for (by, Blocked { on: sealed, end, .. }) in blocked {
+            let is_missing = received(*sealed).is_some_and(|have| have < *end);
+            if is_missing
+                && *sealed != own
+                && !plan.contains_key(sealed)
+                && let Some(region) = self.holder_of_sealed(*sealed, *by, blocked)
+            {
+                plan.insert(*sealed, region);
+            }
+        }
         // While its writer is away, a log goes on coming from whoever relays it.
         for (&name, &region) in &self.sources {
             let is_up = self.peers.get(&region).is_some_and(|peer| peer.is_answered);
             if is_up && received(name).is_some() && name != own {
                 plan.entry(name).or_insert(region);
-            }
-        }
-        // Whoever sent a seal holds what it seals, though the sealed log left its vector.
-        for &(sealed, by) in blocked {
-            let from = self.sources.get(&by).copied().or_else(|| self.holder(by, Seq::ZERO));
-            if let Some(region) = from.filter(|_| sealed != own) {
-                plan.entry(sealed).or_insert(region);
             }
         }
         plan

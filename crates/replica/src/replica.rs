@@ -152,7 +152,7 @@ impl Replica {
             Input::Staged { log, through } => self.staged(log, through),
             Input::Durable { log, through } => self.durable((log.region, log.epoch), through, now),
             Input::StorageFailed { log, text } => self.storage_failed((log.region, log.epoch), &text),
-            Input::StorageFull { is_full } => self.storage_full(is_full),
+            Input::StorageFull { is_full } => self.storage_full(is_full, now),
             Input::PeerUp { peer, epoch, link } => self.peer_up(peer, epoch, link),
             Input::PeerAnswer { peer, link, received, applied } => {
                 self.peer_answer(peer, link, received, applied, now);
@@ -241,20 +241,19 @@ impl Replica {
             )),
             Known::Logged(_) => Ok(known),
             Known::New if id.epoch != self.options.epoch && !self.is_whole => Err(Self::not_whole()),
-            Known::New if self.is_session_full(session) => {
-                Err(Reject::new(
-                    RejectCode::SessionFull,
-                    "too many numbers above the settled mark; raise `settled` first",
-                )
-                .retry_after_ms(10))
-            }
+            Known::New if self.is_session_full(session) => Err(Reject::new(
+                RejectCode::SessionFull,
+                "too many numbers above the settled mark; raise `settled` first",
+            )
+            .retry_after_ms(10)),
             Known::New => Ok(known),
         }
     }
 
     fn is_session_full(&self, session: &SessionPart) -> bool {
         // The mark that the request itself records counts: it is what makes room.
-        let settled = if session.id.epoch == self.options.epoch { session.settled.min(session.number) } else { 0 };
+        let settled =
+            if session.id.epoch == self.options.epoch { session.settled.min(session.number) } else { 0 };
         let numbers_max = self.options.session_numbers_max;
         self.state.sessions.is_full(&session.id, session.number, settled, numbers_max)
     }
@@ -289,10 +288,10 @@ impl Replica {
     }
 
     fn check_only(&mut self, part: &WritePart, now: Now) -> Result<(), Reject> {
-        if let Some(session) = &part.session {
-            if let Known::Logged(_) = self.check_session(session)? {
-                return self.replay_answer(part, session).map(|_| ());
-            }
+        if let Some(session) = &part.session
+            && let Known::Logged(_) = self.check_session(session)?
+        {
+            return self.replay_answer(part, session).map(|_| ());
         }
         self.check_storage()?;
         self.admit(part, now).map(|_| ())
@@ -316,10 +315,10 @@ impl Replica {
 
     fn try_write(&mut self, part: &WritePart, now: Now) -> Result<(Seq, Outcome), Reject> {
         let own = self.writer.log();
-        if let Some(session) = &part.session {
-            if let Known::Logged(_) = self.check_session(session)? {
-                return self.replay_answer(part, session);
-            }
+        if let Some(session) = &part.session
+            && let Known::Logged(_) = self.check_session(session)?
+        {
+            return self.replay_answer(part, session);
         }
         self.check_storage()?;
         let admitted = self.admit(part, now)?;
@@ -371,7 +370,8 @@ impl Replica {
             return Ok((seq, answer(self.writer.name(), seq)));
         }
         // A session's ops lie in the log of its epoch, or in one that took that over before it logged more of them.
-        let (name, _) = self.state.logs.resolve((session.id.home, session.id.epoch), Seq::ZERO);
+        let opened = (session.id.home, session.id.epoch);
+        let (name, _) = self.state.logs.resolve(opened, Seq::ZERO).expect("no log ends before its start");
         let end = self.state.logs.end(name);
         match end {
             // Its epoch left no log, so nothing tells which later one holds the op until this one has sealed them all.
@@ -460,7 +460,7 @@ impl Replica {
         }
     }
 
-    fn storage_full(&mut self, is_full: bool) {
+    fn storage_full(&mut self, is_full: bool, now: Now) {
         match (&self.storage, is_full) {
             (Storage::Good, true) => {
                 self.storage = Storage::Full;
@@ -469,7 +469,11 @@ impl Replica {
                     "the disk is full; writes are refused until there is room".to_owned(),
                 );
             }
-            (Storage::Full, false) => self.storage = Storage::Good,
+            (Storage::Full, false) => {
+                self.storage = Storage::Good;
+                // The seals may have waited for room.
+                self.check_whole(now);
+            }
             _ => {}
         }
     }
@@ -510,7 +514,7 @@ impl Replica {
                     self.forget_sealed(&batch);
                 }
                 Err(ApplyError::WaitsFor { log, end }) => {
-                    self.intake.block(name, Blocked { on: log, end });
+                    self.intake.block(name, Blocked { on: log, end, at: batch.header().seq });
                     self.replan();
                     break;
                 }
@@ -545,9 +549,17 @@ impl Replica {
 
     /// Logs that a batch took over need no queue here any more.
     fn forget_sealed(&mut self, batch: &Batch) {
+        let mut is_any = false;
         for seal in batch.records().seals() {
+            is_any = true;
             self.intake.forget((seal.region, seal.epoch));
             self.peers.sources.remove(&(seal.region, seal.epoch));
+        }
+        if is_any {
+            // A peer that holds the seal holds what it sealed: from here on this region can tell.
+            for region in self.options.members.clone() {
+                self.wake_barriers(region);
+            }
         }
     }
 
@@ -628,8 +640,8 @@ impl Replica {
     /// Asks for each log where it should come from, and stops asking elsewhere.
     fn replan(&mut self) {
         let own = self.writer.name();
-        let blocked: Vec<(LogName, LogName)> =
-            self.intake.blocked().map(|(name, blocked)| (blocked.on, name)).collect();
+        let blocked: Vec<(LogName, Blocked)> =
+            self.intake.blocked().map(|(name, blocked)| (name, blocked.clone())).collect();
         let halted: Vec<LogName> = self.intake.halted().map(|(name, _)| name).collect();
         let plan = self.peers.plan(own, &blocked, |name| {
             let is_wanted = self.state.logs.sealed(name).is_none() && !halted.contains(&name);
@@ -778,12 +790,14 @@ impl Replica {
         }
         for position in positions {
             let name = (position.log.region, position.log.epoch);
+            let received = self.intake.received(name, &self.state.logs);
             is_ahead |= name != own
-                && !self.peers.sources.contains_key(&name)
+                && position.seq > received
                 && self.state.logs.sealed(name).is_none()
-                && position.seq > self.intake.received(name, &self.state.logs);
+                && !self.peers.is_coming(name, received);
         }
-        if is_ahead {
+        // What a log waits for is held by whoever applied its seal: this ack may be the one that tells.
+        if is_ahead || self.intake.blocked().next().is_some() {
             self.replan();
         }
         if let Some(slowest) = self.slowest_ack() {
@@ -880,8 +894,8 @@ impl Replica {
             self.peers.peers.get(&region).is_some_and(|peer| peer.applied.get(name.0, name.1) >= seq)
         };
         // A token may name a log that was taken over: it is reached where its seal is.
-        let (by, at) = self.state.logs.resolve(name, position.seq);
-        holds(name, position.seq) || holds(by, at)
+        let resolved = self.state.logs.resolve(name, position.seq);
+        holds(name, position.seq) || resolved.is_some_and(|(by, at)| holds(by, at))
     }
 
     fn wait(&mut self, ticket: Ticket, positions: Vec<Position>) {

@@ -91,7 +91,7 @@ impl Replica {
         });
         let ended = checkpoint.sealed.iter().filter_map(|sealed| {
             let by = (sealed.by_region, sealed.by_epoch);
-            let (by, at) = self.state.logs.resolve(by, sealed.by_seq);
+            let (by, at) = self.state.logs.resolve(by, sealed.by_seq)?;
             let log = log_id(shard, (sealed.seal.region, sealed.seal.epoch));
             (held_by_all(by, at) >= at).then_some((Position { log, seq: sealed.seal.end }, true))
         });

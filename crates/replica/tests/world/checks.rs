@@ -26,7 +26,12 @@ fn number_key(id: &SessionId, number: u64) -> (RegionId, u64, u64) {
 
 impl Ledger {
     /// W2: a (log, seq) never has two byte strings. R7: only its region writes a log.
-    pub(crate) fn appended(&mut self, batch: &Batch, by: (RegionId, Epoch), is_w2_on: bool) -> Result<(), String> {
+    pub(crate) fn appended(
+        &mut self,
+        batch: &Batch,
+        by: (RegionId, Epoch),
+        is_w2_on: bool,
+    ) -> Result<(), String> {
         let (name, header) = (name_of(batch), batch.header());
         let known = self.batches.get(&(name, header.seq)).copied();
         match known {
@@ -34,7 +39,9 @@ impl Ledger {
             Some(digest) if is_w2_on && digest != header.digest => {
                 return Err(format!("W2: batch {} of {name:?} has two byte strings", header.seq));
             }
-            Some(_) if name == by => return Err(format!("W2: batch {} of {name:?} written twice", header.seq)),
+            Some(_) if name == by => {
+                return Err(format!("W2: batch {} of {name:?} written twice", header.seq));
+            }
             _ => {}
         }
         self.batches.insert((name, header.seq), header.digest);
@@ -53,11 +60,21 @@ impl Ledger {
     pub(crate) fn state(&mut self, vector: &VersionVector, digest: Digest, at: usize) -> Result<(), String> {
         let ends: Ends = vector.iter().collect();
         let (known, first) = *self.states.entry(ends).or_insert((digest, at));
-        if known == digest { Ok(()) } else { Err(format!("C2: regions {first} and {at} differ at {vector:?}")) }
+        if known == digest {
+            Ok(())
+        } else {
+            Err(format!("C2: regions {first} and {at} differ at {vector:?}"))
+        }
     }
 
     /// F21: whoever holds the position a session's number was answered with holds the op.
-    pub(crate) fn covers_number(&self, position: &Position, id: &SessionId, number: u64, held: impl Fn(LogName, Seq) -> bool) -> Result<(), String> {
+    pub(crate) fn covers_number(
+        &self,
+        position: &Position,
+        id: &SessionId,
+        number: u64,
+        held: impl Fn(LogName, Seq) -> bool,
+    ) -> Result<(), String> {
         let places = self.numbers.get(&number_key(id, number)).map_or(&[][..], Vec::as_slice);
         let Some(&place) = places.iter().find(|&&(name, seq)| held(name, seq)) else {
             return Err(format!("S1: number {number} was answered yes but is in no log"));
@@ -89,7 +106,7 @@ impl Ledger {
 
 /// C2b, S1: of one counter's digits each is 0 or 1, and none goes back to 0.
 pub(crate) fn check_digits(key: usize, before: u64, value: i128, may_shrink: bool) -> Result<u64, String> {
-    let after = u64::try_from(if key % 2 == 0 { value } else { -value })
+    let after = u64::try_from(if key.is_multiple_of(2) { value } else { -value })
         .map_err(|_| format!("S1: counter a{key} is {value}"))?;
     if after & 0xaaaa_aaaa_aaaa_aaaa != 0 {
         return Err(format!("S1: an add to a{key} counts twice: {after:#x}"));

@@ -43,7 +43,6 @@ pub(crate) struct Call {
     pub(crate) session: Option<(usize, u64)>,
     /// Other ops under a number that was answered before: yes would be wrong.
     pub(crate) is_forged: bool,
-    pub(crate) is_retry: bool,
 }
 
 #[derive(Default)]
@@ -61,14 +60,18 @@ pub(crate) fn key_of(add: usize) -> Bytes {
 fn add_op(add: usize) -> Op {
     let delta = 1i64 << (2 * (add % DIGITS));
     // Every other counter goes down.
-    let delta = if (add / DIGITS) % 2 == 0 { delta } else { -delta };
+    let delta = if (add / DIGITS).is_multiple_of(2) { delta } else { -delta };
     Op { key: key_of(add), verb: Verb::Add { delta } }
 }
 
 /// An op on cells that all clients share: nothing is known of their values but that regions agree.
 pub(crate) fn shared_op(rng: &mut Rng, now: Time, region: RegionId) -> Op {
     let stamp = |rng: &mut Rng| match rng.below(3) {
-        0 => StampSource::Fixed(Stamp { time: Time(now.0 - rng.below(1 << 30) as u64), region, op: rng.wide() }),
+        0 => StampSource::Fixed(Stamp {
+            time: Time(now.0 - rng.below(1 << 30) as u64),
+            region,
+            op: rng.wide(),
+        }),
         _ => StampSource::Here(rng.wide()),
     };
     let at = rng.below(4);
@@ -114,7 +117,7 @@ impl Clients {
         let add = self.account();
         let mut ops = vec![add_op(add)];
         ops.extend(shared);
-        let call = Call { region, add: Some(add), session: None, is_forged: false, is_retry: false };
+        let call = Call { region, add: Some(add), session: None, is_forged: false };
         (self.call(call), part(ops, None, false))
     }
 
@@ -123,7 +126,12 @@ impl Clients {
     }
 
     /// The next number of a session.
-    pub(crate) fn send_new(&mut self, at: usize, shared: Vec<Op>, raises_mark: bool) -> (Ticket, Box<WritePart>) {
+    pub(crate) fn send_new(
+        &mut self,
+        at: usize,
+        shared: Vec<Op>,
+        raises_mark: bool,
+    ) -> (Ticket, Box<WritePart>) {
         let add = self.account();
         let mut ops = vec![add_op(add)];
         ops.extend(shared);
@@ -133,10 +141,17 @@ impl Clients {
     }
 
     /// A number of a session, for the first time or again.
-    pub(crate) fn send(&mut self, at: usize, number: u64, raises_mark: bool, is_retry: bool) -> (Ticket, Box<WritePart>) {
+    pub(crate) fn send(
+        &mut self,
+        at: usize,
+        number: u64,
+        raises_mark: bool,
+        is_retry: bool,
+    ) -> (Ticket, Box<WritePart>) {
         if raises_mark {
             let is_open = |&(add, _): &(usize, Vec<Op>)| matches!(self.adds[add], Fate::Unknown);
-            let settled = self.sessions[at].requests.iter().take_while(|request| !is_open(request)).count() as u64 + 1;
+            let settled =
+                self.sessions[at].requests.iter().take_while(|request| !is_open(request)).count() as u64 + 1;
             self.sessions[at].settled = settled.max(self.sessions[at].settled);
         }
         let session = &self.sessions[at];
@@ -145,7 +160,7 @@ impl Clients {
         let settled = if raises_mark { session.settled } else { 0 };
         let part = part(ops, Some(SessionPart { id: session.id, number, settled, digest }), is_retry);
         let call =
-            Call { region: session.home, add: Some(add), session: Some((at, number)), is_forged: false, is_retry };
+            Call { region: session.home, add: Some(add), session: Some((at, number)), is_forged: false };
         (self.call(call), part)
     }
 
@@ -154,13 +169,7 @@ impl Clients {
         let session = &self.sessions[at];
         let ops = vec![Op { key: Bytes::from_static(b"forged"), verb: Verb::Add { delta: 1 } }];
         let part = SessionPart { id: session.id, number, settled: 0, digest: PayloadDigest([9; 16]) };
-        let call = Call {
-            region: session.home,
-            add: None,
-            session: Some((at, number)),
-            is_forged: true,
-            is_retry: true,
-        };
+        let call = Call { region: session.home, add: None, session: Some((at, number)), is_forged: true };
         (self.call(call), self::part(ops, Some(part), true))
     }
 

@@ -116,7 +116,12 @@ impl Net {
 
     /// A process died: nothing reaches it any more, and its connections are dead.
     pub(crate) fn crash(&mut self, region: usize, rng: &mut Rng) {
-        let ids: Vec<u64> = self.connections.iter().filter(|(_, c)| c.ends.0 == region || c.ends.1 == region).map(|(&id, _)| id).collect();
+        let ids: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(|(_, c)| c.ends.0 == region || c.ends.1 == region)
+            .map(|(&id, _)| id)
+            .collect();
         for id in ids {
             self.cut(id, rng);
             let connection = self.connections.get_mut(&id).expect("it was found above");

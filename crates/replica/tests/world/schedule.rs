@@ -27,14 +27,28 @@ pub(crate) fn run(seed: u64, plan: Plan) -> Result<Summary, String> {
     for at in 0..count {
         world.start(at, false)?;
     }
+    let weather = Weather {
+        connects: 1 + world.rng.below(25),
+        cuts: world.rng.below(15),
+        crashes: world.rng.below(10),
+    };
     for step in 0..plan.steps {
-        next(&mut world).map_err(|why| format!("step {step}: {why}"))?;
+        next(&mut world, weather).map_err(|why| format!("step {step}: {why}"))?;
     }
     heal(&mut world).map_err(|why| format!("after the faults: {why}"))?;
     Ok(Summary { hash: world.hash.0, adds: world.clients.adds.len(), restarts: world.restarts })
 }
 
-fn next(world: &mut World) -> Checked {
+/// How often things fail, in thousandths of all steps; drawn once a seed, so that some seeds see long partitions and
+/// others many short lives.
+#[derive(Clone, Copy)]
+struct Weather {
+    connects: usize,
+    cuts: usize,
+    crashes: usize,
+}
+
+fn next(world: &mut World, weather: Weather) -> Checked {
     let count = world.regions.len();
     let at = world.rng.below(count);
     let is_alive = world.regions[at].replica.is_some();
@@ -50,25 +64,53 @@ fn next(world: &mut World) -> Checked {
             let count_max = 1 + world.rng.below(4);
             world.load(at, count_max)
         }
-        900..920 if is_alive => world.wait(at),
-        920..945 => connect(world),
-        945..952 => cut(world),
-        952..975 => tell_one(world),
-        975..982 if is_alive => pause_or_resume(world, at),
-        982..987 if is_alive => world.checkpoint(at),
-        987..991 if is_alive => {
-            world.crash(at);
-            if matches!(world.twin, Twin::RollsBack | Twin::AnswersLow) && world.rng.percent(50) {
-                world.roll_back(at);
-            }
-            Ok(())
-        }
-        991.. if !is_alive => {
+        900..915 if is_alive => world.wait(at),
+        915..930 => tell_one(world),
+        930..937 if is_alive => pause_or_resume(world, at),
+        937..942 if is_alive => world.checkpoint(at),
+        942..950 if !is_alive => {
             let from_checkpoint = world.rng.percent(60);
             world.start(at, from_checkpoint)
         }
+        950.. => fault(world, at, draw - 950, weather),
         _ => Ok(()),
     }
+}
+
+/// Faults and their ends share fifty thousandths of the steps.
+fn fault(world: &mut World, at: usize, draw: usize, weather: Weather) -> Checked {
+    let Weather { connects, cuts, crashes } = weather;
+    if draw < connects {
+        connect(world)
+    } else if draw < connects + cuts {
+        cut(world)
+    } else if draw < connects + cuts + crashes && world.regions[at].replica.is_some() {
+        world.crash(at);
+        if matches!(world.twin, Twin::RollsBack | Twin::AnswersLow) && world.rng.percent(50) {
+            world.roll_back(at);
+        }
+        Ok(())
+    } else {
+        Ok(())
+    }
+}
+
+/// Restarts regions in turn, each after a little work and each before its predecessor was whole or after, as it comes.
+pub(crate) fn restart_again_and_again(seed: u64, count: usize, restarts: usize) -> Result<World, String> {
+    let mut world = World::new(seed, count, 0, Twin::Honest);
+    for at in 0..count {
+        world.start(at, false)?;
+    }
+    let weather = Weather { connects: 30, cuts: 2, crashes: 0 };
+    for restart in 0..restarts {
+        for _ in 0..150 {
+            next(&mut world, weather)?;
+        }
+        world.crash(restart % count);
+        world.start(restart % count, restart % 2 == 0)?;
+    }
+    heal(&mut world)?;
+    Ok(world)
 }
 
 fn sync_some(world: &mut World, at: usize) -> Checked {
@@ -200,7 +242,12 @@ pub(crate) fn heal(world: &mut World) -> Checked {
             is_quiet = false;
             match lane {
                 Some(lane) => {
-                    while world.net.connections.get_mut(&id).is_some_and(|c| !c.towards(to).lanes[lane].is_empty()) {
+                    while world
+                        .net
+                        .connections
+                        .get_mut(&id)
+                        .is_some_and(|c| !c.towards(to).lanes[lane].is_empty())
+                    {
                         world.deliver(id, to, lane)?;
                     }
                 }
