@@ -207,6 +207,13 @@ impl RecordsBuilder {
         self.ops_count
     }
 
+    /// How many of the writes delete a counter.
+    #[must_use]
+    pub fn counter_deletes_count(&self) -> usize {
+        let is_counter = |&&cell: &&u32| self.columns.cell_kinds[cell as usize] == Kind::Counter.code();
+        self.columns.write_cells.iter().filter(is_counter).count()
+    }
+
     /// About how long the payload will be.
     #[must_use]
     pub fn bytes_estimate(&self) -> usize {
