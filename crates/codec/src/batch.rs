@@ -27,6 +27,8 @@
 //!
 //! The chain of digests makes a fork, a misplaced file or a flipped bit visible (W2, W4).
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, ShardId, Time};
 
@@ -212,7 +214,8 @@ impl Header {
 /// A batch whose digest and payload were verified; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    header: Header,
+    // Shared: batches go through many hands, and a header is long.
+    header: Arc<Header>,
     bytes: Bytes,
 }
 
@@ -263,7 +266,7 @@ impl Batch {
         header.digest = Digest::of(&[&bytes[..DIGESTED_BYTES], &payload]);
         bytes.put_slice(&header.digest.0);
         bytes.put_slice(&payload);
-        Self { header, bytes: bytes.freeze() }
+        Self { header: Arc::new(header), bytes: bytes.freeze() }
     }
 
     /// Verifies bytes from a file or a peer: length, cluster, digest, then the payload's structure.
@@ -284,12 +287,12 @@ impl Batch {
             return Err(BatchError::Cluster { expected: cluster, found: header.cluster });
         }
         Records::open(payload)?;
-        Ok(Self { header, bytes })
+        Ok(Self { header: Arc::new(header), bytes })
     }
 
     /// Its header.
     #[must_use]
-    pub const fn header(&self) -> &Header {
+    pub fn header(&self) -> &Header {
         &self.header
     }
 

@@ -1,11 +1,12 @@
-//! Checkpoints: each shard's state written at an exact vector, then the logs pruned that it and every member cover.
+//! Checkpoints: each shard's state written at an exact vector, then the logs pruned that the one before it and every
+//! member cover.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tombolo_causality::ShardId;
-use tombolo_codec::{Reject, RejectCode};
+use tombolo_codec::{Checkpoint, Reject, RejectCode};
 use tombolo_replica::{Notice, Replica};
 use tombolo_wal::Errand;
 
@@ -64,7 +65,15 @@ async fn write(region: &Region, shard: ShardId) -> Result<(), Reject> {
             );
         }
     }
-    let look = move |replica: &Replica, _| replica.prunable(&checkpoint);
+    // If this checkpoint should rot, the one before must still find the logs behind it: prune only what that covers.
+    let standing = Checkpoint {
+        clock: checkpoint.clock,
+        logs: checkpoint.logs.clone(),
+        sealed: checkpoint.sealed.clone(),
+        ..Checkpoint::default()
+    };
+    let Some(before) = shared.checkpoints.insert(shard, standing) else { return Ok(()) };
+    let look = move |replica: &Replica, _| replica.prunable(&before);
     let prunable = shared.shards.inspect(shard, look).await.map_err(|_| stopping())?;
     for (position, has_ended) in prunable {
         let (log, through) = (position.log, position.seq);

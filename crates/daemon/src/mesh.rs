@@ -29,6 +29,10 @@ const ATTEMPTS_MAX: usize = 12;
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
 /// Batches handed to the link in one go.
 const BATCHES_MAX: usize = 64;
+/// Least time between two acks: what is applied meanwhile goes into one frame.
+const ACK_EVERY: Duration = Duration::from_millis(1);
+/// How long a goodbye has to leave.
+const GOODBYE_WITHIN: Duration = Duration::from_millis(20);
 /// How long the peer may take from connecting to its hello, and to answer ours.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 
@@ -167,7 +171,8 @@ impl Mesh {
         })));
         let _ = control.send(PeerMessage::Hello(self.hello()));
         tasks.spawn(send_control(link.clone(), control_queue, outlet.clone(), self.own.epoch));
-        tasks.spawn(heartbeat(control.clone(), self.own));
+        tasks.spawn(heartbeat(control.clone()));
+        let goodbye = control.clone();
         let conversation = Conversation {
             mesh: self,
             link: link.clone(),
@@ -180,8 +185,10 @@ impl Mesh {
         tokio::select! {
             ended = conversation.run() => ended,
             Some(ended) = tasks.join_next() => ended.unwrap_or_else(|error| Ended::Protocol(error.to_string())),
-            _ = stop.wait_for(|stop| *stop) => {
-                // The queue is drained before the link is finished.
+            () = async { drop(stop.wait_for(|stop| *stop).await) } => {
+                // The queue is sent before the link is finished.
+                let _ = goodbye.send(PeerMessage::Goodbye);
+                tokio::time::sleep(GOODBYE_WITHIN).await;
                 Ended::Stopping
             }
         }
@@ -439,14 +446,22 @@ async fn send_control<L: Link>(
     outlet: Arc<PeerOutlet>,
     epoch: Epoch,
 ) -> Ended {
+    let mut next_ack = tokio::time::Instant::now();
     loop {
+        let acks = async {
+            tokio::time::sleep_until(next_ack).await;
+            outlet.acks.take().await
+        };
         let message = tokio::select! {
             biased;
             message = queue.recv() => match message {
                 Some(message) => message,
                 None => return std::future::pending().await,
             },
-            applied = outlet.acks.take() => PeerMessage::Acks { epoch, applied },
+            applied = acks => {
+                next_ack = tokio::time::Instant::now() + ACK_EVERY;
+                PeerMessage::Acks { epoch, applied }
+            }
         };
         let mut frames = vec![Frame::new(KIND_MESSAGE, message.encode())];
         while let Ok(message) = queue.try_recv() {
@@ -458,8 +473,7 @@ async fn send_control<L: Link>(
     }
 }
 
-async fn heartbeat(control: mpsc::UnboundedSender<PeerMessage>, own: Own) -> Ended {
-    let _ = own;
+async fn heartbeat(control: mpsc::UnboundedSender<PeerMessage>) -> Ended {
     let mut ticks = tokio::time::interval(HEARTBEAT_EVERY);
     loop {
         ticks.tick().await;

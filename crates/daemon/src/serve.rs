@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use dashmap::DashMap;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -352,6 +353,7 @@ impl Daemon {
             storage,
             names,
             max_drift_ms: own.max_drift_ms,
+            checkpoints: DashMap::default(),
             is_ready: AtomicBool::new(false),
             waiters_count: AtomicUsize::new(0),
             doors: OnceLock::new(),

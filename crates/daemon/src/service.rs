@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use dashmap::DashMap;
 use tokio::sync::{mpsc, oneshot};
 use tombolo_causality::{RegionId, Router, SessionId, ShardId, TenantId, Time};
 use tombolo_codec::{
-    AwaitScope, Laggard, Op, Position, ReadValue, Reject, RejectCode, SealKey, SessionPart, Token, limits,
-    request_digest,
+    AwaitScope, Checkpoint, Laggard, Op, Position, ReadValue, Reject, RejectCode, SealKey, SessionPart,
+    Token, limits, request_digest,
 };
 use tombolo_gateway::service::{Awaited, Caller, Identity, ReadRequest, WriteRequest, Written};
 use tombolo_gateway::status::{ShardDigest, Status};
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) storage: Arc<Storage>,
     pub(crate) names: BTreeMap<RegionId, String>,
     pub(crate) max_drift_ms: u64,
+    /// The ends and seals of each shard's latest checkpoint of this process, without its cells.
+    pub(crate) checkpoints: DashMap<ShardId, Checkpoint, foldhash::fast::FixedState>,
     pub(crate) is_ready: AtomicBool,
     pub(crate) waiters_count: AtomicUsize,
     pub(crate) doors: std::sync::OnceLock<Vec<(&'static str, Arc<DoorStats>)>>,

@@ -40,8 +40,11 @@ pub(crate) enum Command {
     Read { ticket: Ticket, input: Input, reply: oneshot::Sender<Vec<ReadValue>> },
     Await { ticket: Ticket, positions: Vec<Position>, reply: mpsc::UnboundedSender<BarrierEvent> },
     Cancel { ticket: Ticket },
-    Inspect(Box<dyn FnOnce(&Replica, Now) + Send>),
+    Inspect(Look),
 }
+
+/// Looks at a shard in its own task.
+pub(crate) type Look = Box<dyn FnOnce(&Replica, Now) + Send>;
 
 enum Waiting {
     Check(oneshot::Sender<Result<Box<WritePart>, Reject>>),
