@@ -35,6 +35,17 @@ struct Earlier<'a> {
     kinds: HashMap<&'a [u8], Kind, foldhash::fast::FixedState>,
     writes: HashMap<(Kind, &'a [u8]), (Stamp, bool), foldhash::fast::FixedState>,
     sums: HashMap<&'a [u8], i128, foldhash::fast::FixedState>,
+    has_large_adds: bool,
+}
+
+impl<'a> Earlier<'a> {
+    /// Remembers a write, unless one that wins over it came before.
+    fn write(&mut self, kind: Kind, key: &'a [u8], stamp: Stamp, has_value: bool) {
+        let known = self.writes.entry((kind, key)).or_insert((stamp, has_value));
+        if stamp >= known.0 {
+            *known = (stamp, has_value);
+        }
+    }
 }
 
 pub(crate) struct Admission<'a> {
@@ -47,8 +58,14 @@ pub(crate) struct Admission<'a> {
     pub(crate) far_future_after: bool,
 }
 
-/// Sums whose magnitude stays below this cannot leave i64 by one more request.
+/// A counter whose applied value stays below this cannot leave i64 by small adds, as many as can be staged.
 const SAFE_MAGNITUDE: i128 = 1 << 61;
+const SMALL_MAGNITUDE: u64 = 1 << 40;
+
+/// Whether an add, staged, calls for looking at staged sums.
+pub(crate) fn is_large(delta: i64) -> bool {
+    delta.unsigned_abs() >= SMALL_MAGNITUDE
+}
 
 impl Admission<'_> {
     /// Admits all ops of a part, or none.
@@ -75,7 +92,7 @@ impl Admission<'_> {
             Verb::Set { value, expires_at, stamp } => {
                 self.check_kind(tenant, key, Kind::Register, earlier, is_alone)?;
                 let stamp = self.fix(part, key, Kind::Register, *stamp, earlier)?;
-                earlier.writes.insert((Kind::Register, key), (stamp, true));
+                earlier.write(Kind::Register, key, stamp, true);
                 let step = Step::Set { stamp, value: value.clone(), expires_at: *expires_at };
                 Ok(Admitted { steps: SmallVec::from_iter([step]), stamp: Some(stamp), value: None })
             }
@@ -87,7 +104,7 @@ impl Admission<'_> {
         CellName { tenant, kind, key }
     }
 
-    /// The last write to a cell that is not applied yet: by this request, or staged.
+    /// The winner of the writes to a cell that are not applied yet: by this request, or staged.
     fn pending_write(
         &self,
         tenant: TenantId,
@@ -96,19 +113,21 @@ impl Admission<'_> {
         earlier: &Earlier<'_>,
     ) -> Option<(Stamp, bool)> {
         let own = earlier.writes.get(&(kind, key)).copied();
-        own.or_else(|| self.writer.last_write(Self::cell(tenant, kind, key)))
+        let staged = self.writer.last_write(Self::cell(tenant, kind, key));
+        own.into_iter().chain(staged).max_by_key(|&(stamp, _)| stamp)
     }
 
     fn is_visible(&self, tenant: TenantId, kind: Kind, key: &[u8], earlier: &Earlier<'_>) -> bool {
         match kind {
-            Kind::Register => match self.pending_write(tenant, kind, key, earlier) {
-                Some((_, has_value)) => has_value,
-                None => self
-                    .state
-                    .cells
-                    .register(tenant, key)
-                    .is_some_and(|register| register.is_visible(self.wall)),
-            },
+            Kind::Register => {
+                let applied = self.state.cells.register(tenant, key);
+                match self.pending_write(tenant, kind, key, earlier) {
+                    Some((stamp, has_value)) if applied.is_none_or(|register| register.stamp() <= stamp) => {
+                        has_value
+                    }
+                    _ => applied.is_some_and(|register| register.is_visible(self.wall)),
+                }
+            }
             Kind::Counter => {
                 let generation = self.generation(tenant, key, earlier);
                 let is_applied = self
@@ -149,7 +168,8 @@ impl Admission<'_> {
             Kind::Counter => Kind::Register,
             Kind::Register => Kind::Counter,
         };
-        if self.state.cells.visible_kind(tenant, key, self.wall) == Some(kind) {
+        let is_pending = !earlier.writes.is_empty() || self.writer.names(Self::cell(tenant, other, key));
+        if !is_pending && self.state.cells.visible_kind(tenant, key, self.wall) == Some(kind) {
             return Ok(());
         }
         if earlier.kinds.get(key) == Some(&kind) {
@@ -188,7 +208,10 @@ impl Admission<'_> {
             Some(counter) if counter.generation() == generation => counter.value(),
             _ => 0,
         };
-        let is_safe = applied.abs() < SAFE_MAGNITUDE && i128::from(delta).abs() < (1 << 40);
+        let is_safe = applied.abs() < SAFE_MAGNITUDE
+            && !is_large(delta)
+            && !earlier.has_large_adds
+            && !self.writer.has_large_adds();
         let mut after = None;
         if !is_safe || part.wants_values {
             let own = earlier.sums.get(key).copied().unwrap_or(0);
@@ -207,6 +230,7 @@ impl Admission<'_> {
         }
         if !is_alone {
             *earlier.sums.entry(key).or_insert(0) += i128::from(delta);
+            earlier.has_large_adds |= is_large(delta);
         }
         Ok(Admitted {
             steps: SmallVec::from_iter([Step::Add { generation, delta }]),
@@ -239,7 +263,7 @@ impl Admission<'_> {
                 None => self.fix(part, key, candidate, source, earlier)?,
             };
             admitted.stamp = Some(stamp);
-            earlier.writes.insert((candidate, key), (stamp, false));
+            earlier.write(candidate, key, stamp, false);
             if candidate == Kind::Counter {
                 earlier.sums.remove(key);
             }

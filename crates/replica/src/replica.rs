@@ -10,7 +10,7 @@ use tombolo_codec::{
     Batch, CellName, Checkpoint, Kind, PeerMessage, Position, Reject, RejectCode, SessionPart,
 };
 
-use crate::admission::{Admission, Step};
+use crate::admission::{Admission, Step, is_large};
 use crate::barrier::{Reader, Waiter, Waiters};
 use crate::effect::{Answer, Effect, Notice, Outcome};
 use crate::input::{Durability, Input, Link, Now, Options, Ticket, WritePart};
@@ -390,6 +390,9 @@ impl Replica {
             Step::Add { generation, delta } => {
                 let cell = CellName { tenant, kind: Kind::Counter, key };
                 self.writer.open().add(cell, *generation, *delta);
+                if is_large(*delta) {
+                    self.writer.note_large_add();
+                }
             }
             Step::Set { stamp, value, expires_at } => {
                 let cell = CellName { tenant, kind: Kind::Register, key };

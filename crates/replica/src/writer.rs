@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use hashbrown::HashMap;
 use tombolo_causality::{ClusterId, LogId, Seq, SessionId, ShardId, Stamp, Time};
 use tombolo_codec::batch::Place;
-use tombolo_codec::{Batch, CellName, Digest, PayloadDigest, RecordsBuilder, limits};
+use tombolo_codec::{Batch, CellName, Digest, Kind, PayloadDigest, RecordsBuilder, limits};
 
 use crate::effect::Outcome;
 use crate::input::Ticket;
@@ -34,6 +34,7 @@ struct InFlight {
     records: RecordsBuilder,
     pending: Vec<Pending>,
     numbers: Vec<(SessionId, u64)>,
+    has_large_adds: bool,
 }
 
 /// The log of this epoch.
@@ -51,6 +52,7 @@ pub(crate) struct Writer {
     in_flight: VecDeque<InFlight>,
     staged_numbers: HashMap<(SessionId, u64), (PayloadDigest, Seq), foldhash::fast::FixedState>,
     counter_deletes_count: usize,
+    has_large_adds: bool,
     recent: VecDeque<Batch>,
     recent_bytes: usize,
 }
@@ -70,6 +72,7 @@ impl Writer {
             in_flight: VecDeque::new(),
             staged_numbers: HashMap::default(),
             counter_deletes_count: 0,
+            has_large_adds: false,
             recent: VecDeque::new(),
             recent_bytes: 0,
         }
@@ -117,8 +120,17 @@ impl Writer {
         std::iter::once(&self.open).chain(self.in_flight.iter().rev().map(|waiting| &waiting.records))
     }
 
+    /// The staged write to a cell that will win: a late copy of an older one may have been staged after it.
     pub(crate) fn last_write(&self, cell: CellName<'_>) -> Option<(Stamp, bool)> {
-        self.staged_records().find_map(|records| records.last_write(cell))
+        self.staged_records().filter_map(|records| records.last_write(cell)).max_by_key(|&(stamp, _)| stamp)
+    }
+
+    /// Whether anything staged names a cell.
+    pub(crate) fn names(&self, cell: CellName<'_>) -> bool {
+        self.staged_records().any(|records| {
+            // A batch that fixed no stamp wrote no register.
+            (cell.kind == Kind::Counter || records.stamps().is_some()) && records.names(cell)
+        })
     }
 
     pub(crate) fn sum(&self, cell: CellName<'_>, generation: Option<Stamp>) -> Option<i128> {
@@ -127,6 +139,15 @@ impl Writer {
 
     pub(crate) fn has_counter_deletes(&self) -> bool {
         self.counter_deletes_count > 0
+    }
+
+    /// Whether any staged add is so large that a counter may leave its range by those that are staged alone.
+    pub(crate) fn has_large_adds(&self) -> bool {
+        self.has_large_adds || self.in_flight.iter().any(|waiting| waiting.has_large_adds)
+    }
+
+    pub(crate) fn note_large_add(&mut self) {
+        self.has_large_adds = true;
     }
 
     pub(crate) fn note_counter_delete(&mut self) {
@@ -186,6 +207,7 @@ impl Writer {
             records,
             pending: std::mem::take(&mut self.pending),
             numbers: std::mem::take(&mut self.numbers),
+            has_large_adds: std::mem::take(&mut self.has_large_adds),
         });
         Some(batch)
     }
@@ -202,7 +224,7 @@ impl Writer {
         if seq > through {
             return None;
         }
-        let InFlight { batch, records, pending, numbers } = self.in_flight.pop_front()?;
+        let InFlight { batch, records, pending, numbers, .. } = self.in_flight.pop_front()?;
         self.durable = seq;
         for number in numbers {
             self.staged_numbers.remove(&number);

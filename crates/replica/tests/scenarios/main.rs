@@ -1,0 +1,8 @@
+//! Scenarios on the state machine of one shard: inputs in, the effects as text out.
+
+mod admission;
+mod kit;
+mod order;
+mod peers;
+mod sessions;
+mod storage;

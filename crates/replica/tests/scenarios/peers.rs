@@ -1,0 +1,249 @@
+//! Barriers, pauses, windows, relays, forks and misplaced batches.
+
+use insta::assert_snapshot;
+use tombolo_causality::{Seq, ShardId};
+use tombolo_codec::Batch;
+use tombolo_codec::batch::Place;
+use tombolo_replica::{Input, Link};
+
+use crate::kit::{Node, add, log, options, plain, position, region, set};
+
+/// Region 1 of three, connected to 2 and 3.
+fn connected() -> Node {
+    let mut node = Node::started(1, 1, &[1, 2, 3]);
+    for (peer, epoch, link) in [(2, 20, 2), (3, 30, 3)] {
+        node.peer_up(peer, epoch, link);
+        node.peer_answer(peer, link, &[], &[]);
+    }
+    node
+}
+
+/// What another region wrote, batch by batch.
+fn written(id: u16, epoch: u128, batches: usize) -> Vec<Batch> {
+    let mut node = Node::started(id, epoch, &[1, 2, 3]);
+    (0..batches).for_each(|_| drop(node.done(plain(vec![add("k", 1)]))));
+    node.appended
+}
+
+#[test]
+fn a_barrier_is_reached_by_acks_alone_and_void_with_the_epoch_that_gave_them() {
+    let mut node = connected();
+    node.write(plain(vec![add("k", 1)]));
+    node.flush();
+    assert_snapshot!(node.wait(position(1, 1, 1)), @"");
+    assert_snapshot!(node.durable(position(1, 1, 1)), @r"
+    answer 1: yes at r1e1#1, values [1]
+    ack r1e1#1
+    reached 2: r1
+    ");
+    assert_snapshot!(node.acked(2, 9, position(1, 1, 1)), @"");
+    assert_snapshot!(node.acked(2, 2, position(1, 1, 1)), @"reached 2: r2");
+    // A new connection of the same process keeps its word, another process does not.
+    assert_snapshot!(node.peer_up(2, 20, 4), @"describe to r2: received [r1e1#1] applied [r1e1#1]");
+    assert_snapshot!(node.peer_up(2, 21, 5), @r"
+    voided 2: r2
+    describe to r2: received [r1e1#1] applied [r1e1#1]
+    ");
+    assert_snapshot!(node.peer_answer(2, 5, &[position(1, 1, 1)], &[]), @"ask r2: r2e21 from #1");
+    assert_snapshot!(node.acked(2, 5, position(1, 1, 1)), @"reached 2: r2");
+}
+
+#[test]
+fn a_token_that_names_a_sealed_log_is_reached_where_the_seal_is() {
+    let mut before = Node::started(1, 1, &[1, 2]);
+    before.done(plain(vec![add("k", 1)]));
+    let mut node = Node::open(options(1, 2, &[1, 2]), None, &before.appended);
+    node.start();
+    node.peer_up(2, 20, 1);
+    node.peer_answer(2, 1, &[], &[]);
+    node.wait(position(1, 1, 1));
+    // Beyond the end: a crash took it before it was durable, and nobody will ever hold it.
+    assert_snapshot!(node.wait(position(1, 1, 2)), @"");
+    assert_snapshot!(node.settle(), @r"
+    ack r1e2#1
+    whole
+    ");
+    assert_snapshot!(node.acked(2, 1, position(1, 2, 1)), @"reached 1: r2");
+    assert_snapshot!(node.read(&["k"], vec![position(1, 1, 1)]), @"answer 3: 1");
+    assert_snapshot!(node.read(&["k"], vec![position(1, 1, 2)]), @"");
+}
+
+#[test]
+fn a_barrier_is_told_of_a_peer_that_sealed_first_once_the_seal_is_here() {
+    let first = written(2, 20, 1);
+    let mut second = Node::open(options(2, 21, &[2]), None, &first);
+    second.start();
+    second.settle();
+    let seal = &second.appended[0];
+    let mut node = connected();
+    node.wait(position(2, 20, 1));
+    node.peer_up(2, 21, 5);
+    node.peer_answer(2, 5, &[position(2, 21, 1)], &[position(2, 21, 1)]);
+    // The seal came first: it waits, and what it seals is asked of whoever applied it.
+    node.remote(2, 5, seal);
+    assert_snapshot!(node.durable(position(2, 21, 1)), @"ask r2: r2e20 from #1");
+    node.remote(2, 5, &first[0]);
+    assert_snapshot!(node.durable(position(2, 20, 1)), @r"
+    applied 1 ops of r2
+    ack r2e20#1
+    reached 1: r1
+    applied 0 ops of r2
+    reached 1: r2
+    ack r2e21#1
+    ");
+}
+
+#[test]
+fn a_pause_holds_back_applying_and_a_resume_keeps_the_order() {
+    let mut node = connected();
+    let batches = written(2, 20, 3);
+    node.handle(Input::PauseApply { peer: region(2), is_paused: true });
+    batches.iter().for_each(|batch| drop(node.remote(2, 2, batch)));
+    assert_snapshot!(node.durable(position(2, 20, 3)), @"");
+    assert_snapshot!(node.read(&["k"], vec![]), @"answer 1: -");
+    assert_snapshot!(node.handle(Input::PauseApply { peer: region(2), is_paused: false }), @r"
+    applied 1 ops of r2
+    applied 1 ops of r2
+    applied 1 ops of r2
+    ack r2e20#3
+    ");
+    assert_snapshot!(node.read(&["k"], vec![]), @"answer 2: 3");
+}
+
+#[test]
+fn a_peer_that_does_not_ack_costs_one_window_and_an_ack_moves_it_on() {
+    let mut node = connected();
+    node.subscribe(2, 2, position(1, 1, 1));
+    let value = "x".repeat(100 * 1_024);
+    for _ in 0..30 {
+        node.done(plain(vec![set("r", &value)]));
+    }
+    let sent: usize = node.shipped.iter().map(|batch| batch.bytes().len()).sum();
+    assert!((1_000_000..1_200_000).contains(&sent), "{sent} bytes are on their way");
+    let shipped = node.shipped.len() as u64;
+    node.acked(2, 2, position(1, 1, 4));
+    assert_eq!(node.shipped.len() as u64, shipped + 4);
+    let seqs: Vec<u64> = node.shipped.iter().map(|batch| batch.header().seq.0).collect();
+    assert_eq!(seqs, (1..=shipped + 4).collect::<Vec<_>>());
+    // The other peer wants nothing and gets nothing.
+    assert_snapshot!(node.acked(3, 3, position(1, 1, 1)), @"");
+}
+
+#[test]
+fn a_log_comes_from_its_writer_and_from_whoever_has_it_while_that_is_away() {
+    let mut node = Node::started(1, 1, &[1, 2, 3]);
+    node.peer_up(3, 30, 3);
+    assert_snapshot!(node.peer_answer(3, 3, &[position(2, 20, 2)], &[position(2, 20, 2)]), @r"
+    ask r3: r2e20 from #1
+    ask r3: r3e30 from #1
+    ");
+    let batches = written(2, 20, 3);
+    assert_snapshot!(node.remote(3, 3, &batches[0]), @"append r2e20#1 of 1 ops");
+    assert_snapshot!(node.durable(position(2, 20, 1)), @r"
+    applied 1 ops of r2
+    ack r2e20#1
+    ");
+    node.peer_up(2, 20, 2);
+    assert_snapshot!(node.peer_answer(2, 2, &[position(2, 20, 3)], &[position(2, 20, 3)]), @r"
+    ask r3 no more: r2e20
+    ask r2: r2e20 from #2
+    ");
+    assert_snapshot!(node.remote(2, 2, &batches[1]) + &node.remote(3, 3, &batches[1]), @"append r2e20#2 of 1 ops");
+    assert_snapshot!(node.peer_down(2, 2), @"");
+    assert_snapshot!(node.acked(3, 3, position(2, 20, 3)), @"ask r3: r2e20 from #3");
+    assert_snapshot!(node.remote(3, 3, &batches[2]), @"append r2e20#3 of 1 ops");
+}
+
+#[test]
+fn a_source_that_skips_is_asked_once_for_the_first_that_is_missing() {
+    let mut node = connected();
+    let batches = written(2, 20, 4);
+    node.remote(2, 2, &batches[0]);
+    assert_eq!(node.remote(2, 2, &batches[2]), "ask r2: r2e20 from #2\n");
+    assert_eq!(node.remote(2, 2, &batches[3]), "");
+    let rest: String = batches[1..].iter().map(|batch| node.remote(2, 2, batch)).collect();
+    assert_eq!(rest.lines().count(), 3, "{rest}");
+}
+
+#[test]
+fn a_relay_serves_a_log_that_it_does_not_write() {
+    let mut node = connected();
+    let batches = written(2, 20, 2);
+    batches.iter().for_each(|batch| drop(node.remote(2, 2, batch)));
+    node.subscribe(3, 3, position(2, 20, 1));
+    assert_snapshot!(node.durable(position(2, 20, 2)), @r"
+    applied 1 ops of r2
+    applied 1 ops of r2
+    ack r2e20#2
+    load for r3: r2e20 from #1
+    ");
+    let load = |batches: &[Batch]| Input::Loaded {
+        peer: region(3),
+        link: Link(3),
+        log: log(2, 20),
+        batches: batches.to_vec(),
+    };
+    assert_snapshot!(node.handle(load(&batches)), @r"
+    ship to r3: r2e20#1 of 1 ops
+    ship to r3: r2e20#2 of 1 ops
+    ");
+    assert_snapshot!(node.handle(load(&[])), @"");
+}
+
+#[test]
+fn what_is_read_for_an_earlier_subscription_does_not_end_the_present_one() {
+    let mut node = connected();
+    let batches = written(2, 20, 4);
+    batches.iter().for_each(|batch| drop(node.remote(2, 2, batch)));
+    node.durable(position(2, 20, 4));
+    node.subscribe(3, 3, position(2, 20, 1));
+    node.subscribe(3, 3, position(2, 20, 3));
+    let load = |batches: &[Batch]| Input::Loaded {
+        peer: region(3),
+        link: Link(3),
+        log: log(2, 20),
+        batches: batches.to_vec(),
+    };
+    assert_snapshot!(node.handle(load(&batches[..2])), @"");
+    assert_snapshot!(node.handle(load(&batches[2..])), @r"
+    ship to r3: r2e20#3 of 1 ops
+    ship to r3: r2e20#4 of 1 ops
+    ");
+}
+
+#[test]
+fn two_batches_under_one_name_halt_the_log() {
+    let mut node = connected();
+    let mut other = Node::started(2, 20, &[1, 2, 3]);
+    other.done(plain(vec![add("k", 99)]));
+    let batches = written(2, 20, 2);
+    node.remote(2, 2, &batches[0]);
+    assert_snapshot!(node.remote(3, 3, &other.appended[0]), @"notice fork");
+    assert_snapshot!(node.remote(2, 2, &batches[1]), @"");
+    assert_eq!(node.replica.report(node.now()).halted.len(), 1);
+}
+
+#[test]
+fn batches_of_another_shard_of_a_stranger_or_of_this_very_log_are_refused() {
+    let mut node = connected();
+    node.done(plain(vec![add("k", 1)]));
+    let own = node.appended[0].clone();
+    assert_snapshot!(node.remote(2, 2, &own), @"notice misplaced");
+    assert_snapshot!(node.remote(2, 2, &written(9, 90, 1)[0]), @"notice foreign_log");
+    let header = own.header().clone();
+    let mut elsewhere = log(2, 20);
+    elsewhere.shard = ShardId(5);
+    let place = Place {
+        cluster: header.cluster,
+        log: elsewhere,
+        seq: Seq(1),
+        ops_before: 0,
+        clock: header.clock,
+        durable_through: Seq(0),
+        previous: header.previous,
+    };
+    let misplaced = Batch::close(place, &tombolo_codec::RecordsBuilder::new());
+    assert_snapshot!(node.remote(2, 2, &misplaced), @"notice misplaced");
+    // An old connection of a peer is not heard.
+    assert_snapshot!(node.remote(2, 77, &written(2, 20, 1)[0]), @"");
+}
