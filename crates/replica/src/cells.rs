@@ -251,3 +251,6 @@ impl Cells {
         out
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -170,3 +170,6 @@ impl Incoming {
         Receipt::Fork(why)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -209,3 +209,6 @@ impl Peers {
         plan
     }
 }
+
+#[cfg(test)]
+mod tests;

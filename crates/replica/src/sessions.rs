@@ -140,3 +140,6 @@ impl Sessions {
         out
     }
 }
+
+#[cfg(test)]
+mod tests;

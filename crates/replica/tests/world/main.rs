@@ -8,9 +8,11 @@ mod checks;
 mod clients;
 mod disk;
 mod net;
+mod observe;
 mod rng;
 mod sabotage;
 mod schedule;
+mod traffic;
 mod world;
 
 use sabotage::Twin;

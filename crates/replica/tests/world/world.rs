@@ -3,29 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use tombolo_causality::{
-    ClusterId, Epoch, LogId, RegionId, Seq, SessionId, ShardId, TenantId, Time, VersionVector,
-};
-use tombolo_codec::{Position, ReadValue, Reject, RejectCode, Schema};
-use tombolo_replica::{Answer, Durability, Effect, Input, Link, Now, Options, Outcome, Replica, Ticket};
+use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, ShardId, TenantId, Time, VersionVector};
+use tombolo_codec::{Position, Schema};
+use tombolo_replica::{Durability, Input, Link, Now, Options, Replica, Ticket};
 
-use crate::checks::{Ledger, check_digits};
-use crate::clients::{Call, Clients, DIGITS, Fate, key_of, shared_op};
-use crate::disk::{Disk, LogName, name_of};
-use crate::net::{LANES, Message, Net};
+use crate::checks::Ledger;
+use crate::clients::{Clients, key_of};
+use crate::disk::{Disk, LogName};
+use crate::net::{Message, Net};
 use crate::rng::{EventHash, Rng};
 use crate::sabotage::{Forger, Twin};
 
 pub(crate) const SHARD: ShardId = ShardId(0);
 pub(crate) const CLUSTER: ClusterId = ClusterId(7);
 const SESSION_NUMBERS_MAX: usize = 12;
-const CHECK_TICKET: Ticket = Ticket(u64::MAX);
+pub(crate) const CHECK_TICKET: Ticket = Ticket(u64::MAX);
 
-struct Load {
-    peer: RegionId,
-    link: Link,
-    log: LogId,
-    from: Seq,
+pub(crate) struct Load {
+    pub(crate) peer: RegionId,
+    pub(crate) link: Link,
+    pub(crate) log: LogId,
+    pub(crate) from: Seq,
 }
 
 pub(crate) struct Region {
@@ -34,20 +32,20 @@ pub(crate) struct Region {
     pub(crate) replica: Option<Replica>,
     pub(crate) disk: Disk,
     pub(crate) durability: Durability,
-    loads: VecDeque<Load>,
-    paused: BTreeSet<RegionId>,
+    pub(crate) loads: VecDeque<Load>,
+    pub(crate) paused: BTreeSet<RegionId>,
     /// The digits seen per counter, also by earlier incarnations.
-    seen: Vec<u64>,
-    was_rolled_back: bool,
-    is_changed: bool,
-    wall_offset: u64,
+    pub(crate) seen: Vec<u64>,
+    pub(crate) was_rolled_back: bool,
+    pub(crate) is_changed: bool,
+    pub(crate) wall_offset: u64,
 }
 
 /// A barrier somebody waits at.
-struct Waiter {
-    at: usize,
-    position: Position,
-    reached: BTreeSet<RegionId>,
+pub(crate) struct Waiter {
+    pub(crate) at: usize,
+    pub(crate) position: Position,
+    pub(crate) reached: BTreeSet<RegionId>,
 }
 
 pub(crate) struct World {
@@ -57,12 +55,12 @@ pub(crate) struct World {
     pub(crate) net: Net,
     pub(crate) clients: Clients,
     pub(crate) twin: Twin,
-    ledger: Ledger,
-    forger: Forger,
-    positions: Vec<Position>,
-    waiters: BTreeMap<Ticket, Waiter>,
-    readers: BTreeMap<Ticket, (usize, Position)>,
-    steps: u64,
+    pub(crate) ledger: Ledger,
+    pub(crate) forger: Forger,
+    pub(crate) positions: Vec<Position>,
+    pub(crate) waiters: BTreeMap<Ticket, Waiter>,
+    pub(crate) readers: BTreeMap<Ticket, (usize, Position)>,
+    pub(crate) steps: u64,
     pub(crate) restarts: u64,
 }
 
@@ -309,423 +307,6 @@ impl World {
             self.readers.insert(ticket, (at, position));
             let (tenant, keys) = (TenantId::DEFAULT, vec![key_of(0)]);
             self.handle(at, Input::Read { ticket, tenant, keys, after: vec![position] })
-        }
-    }
-
-    // ---- clients ------------------------------------------------------------------------------------------------
-
-    fn shared(&mut self, at: usize) -> tombolo_codec::Op {
-        let (now, id) = (self.now(at).wall, self.regions[at].id);
-        shared_op(&mut self.rng, now, id)
-    }
-
-    /// A few ops for a pipeline after an accounted add; of one kind a key, so that they are never refused.
-    fn pipeline(&mut self, at: usize) -> Vec<tombolo_codec::Op> {
-        let count = if self.rng.percent(70) { 0 } else { self.rng.below(4) };
-        let is_safe = |op: &tombolo_codec::Op| {
-            use tombolo_codec::{StampSource, Verb};
-            let stamp = match &op.verb {
-                Verb::Add { .. } => None,
-                Verb::Set { stamp, .. } | Verb::Delete { stamp, .. } => Some(*stamp),
-            };
-            op.key[0] != b'x' && !matches!(stamp, Some(StampSource::Fixed(_)))
-        };
-        (0..count).map(|_| self.shared(at)).filter(is_safe).collect()
-    }
-
-    pub(crate) fn write(&mut self, at: usize) -> Checked {
-        if self.regions[at].replica.as_ref().is_none_or(|replica| !replica.has_room()) {
-            return Ok(());
-        }
-        let raises_mark = self.rng.percent(30);
-        let homed: Vec<usize> = (0..self.clients.sessions.len())
-            .filter(|&session| self.clients.sessions[session].home == at)
-            .collect();
-        let (ticket, part) = match self.rng.below(100) {
-            0..30 => {
-                let shared = self.pipeline(at);
-                self.clients.add(at, shared)
-            }
-            30..60 => {
-                if homed.is_empty() || self.rng.percent(10) {
-                    let (home, epoch, random) =
-                        (self.regions[at].id, self.regions[at].epoch, self.rng.next());
-                    let opened = self.now(at).wall;
-                    self.clients.open_session(at, SessionId { home, epoch, opened, random });
-                    return Ok(());
-                }
-                let session = homed[self.rng.below(homed.len())];
-                let shared = self.pipeline(at);
-                self.clients.send_new(session, shared, raises_mark)
-            }
-            60..80 => {
-                let Some(session) = self.rng.pick(&homed) else { return Ok(()) };
-                let count = self.clients.sessions[session].requests.len();
-                if count == 0 {
-                    return Ok(());
-                }
-                // Mostly a recent one.
-                let back_max = if self.rng.percent(70) { 5 } else { 1_000 };
-                let number = count - self.rng.below(count.min(back_max));
-                let add = self.clients.sessions[session].requests[number - 1].0;
-                if self.rng.percent(10) && self.clients.adds[add] == Fate::Kept {
-                    self.clients.forge(session, number as u64)
-                } else {
-                    self.clients.send(session, number as u64, raises_mark, true)
-                }
-            }
-            _ => {
-                let ops = (0..=self.rng.below(3)).map(|_| self.shared(at)).collect();
-                let ticket = self.clients.ticket();
-                (ticket, crate::clients::part(ops, None, false))
-            }
-        };
-        self.handle(at, Input::Write { ticket, part })
-    }
-
-    /// Sends again whatever has no final answer; tells whether there was anything.
-    pub(crate) fn retry_unsettled(&mut self) -> Result<bool, String> {
-        let mut is_any = false;
-        for session in 0..self.clients.sessions.len() {
-            let home = self.clients.sessions[session].home;
-            for number in 1..=self.clients.sessions[session].requests.len() as u64 {
-                let add = self.clients.sessions[session].requests[number as usize - 1].0;
-                if self.clients.adds[add] == Fate::Unknown && !self.clients.is_under_way(session, number) {
-                    is_any = true;
-                    let (ticket, part) = self.clients.send(session, number, true, true);
-                    self.handle(home, Input::Write { ticket, part })?;
-                }
-            }
-        }
-        Ok(is_any)
-    }
-
-    fn answered(&mut self, at: usize, ticket: Ticket, result: Result<Outcome, Reject>) -> Checked {
-        let Some(call) = self.clients.calls.remove(&ticket) else {
-            if let Ok(Outcome { position: Some(position), .. }) = result {
-                self.positions.push(position);
-            }
-            return Ok(());
-        };
-        let Call { add, session, is_forged, .. } = call;
-        let named = session.map(|(session, number)| (&self.clients.sessions[session], number));
-        match result {
-            Ok(_) if is_forged => return Err(format!("S2: other ops under {session:?} were answered yes")),
-            Ok(outcome) => {
-                if let Some(position) = outcome.position {
-                    self.positions.push(position);
-                }
-                let is_sync = self.regions[at].durability == Durability::Sync;
-                let is_told = is_sync && self.twin != Twin::LosesDurable;
-                if let (Some((session, number)), true) = (named, is_told) {
-                    let position =
-                        outcome.position.ok_or("F21: a session's op was answered without a position")?;
-                    let disk = &self.regions[at].disk;
-                    let held = |name, seq| disk.durable(name) >= seq;
-                    self.ledger.covers_number(&position, &session.id, number, held)?;
-                }
-                let Some(add) = add else { return Ok(()) };
-                if self.clients.adds[add] == Fate::Refused {
-                    return Err(format!("S1: add {add} was refused for good, then answered yes"));
-                }
-                self.clients.adds[add] = if is_sync { Fate::Kept } else { Fate::Promised };
-                if is_sync {
-                    self.check_seen(at, add)?;
-                }
-            }
-            Err(reject) => match reject.code {
-                RejectCode::NotWhole => {}
-                RejectCode::Stale if named.is_some_and(|(session, number)| number < session.settled) => {}
-                RejectCode::Conflict if is_forged => {}
-                RejectCode::SessionFull => {
-                    // A session of an earlier epoch cannot raise its mark any more.
-                    let is_old = named.is_some_and(|(session, _)| session.id.epoch != self.regions[at].epoch);
-                    if let (Some(add), true, false) = (add, is_old, is_forged) {
-                        self.clients.adds[add] = Fate::Refused;
-                    }
-                }
-                _ => return Err(format!("a write to {call_at:?} was refused: {reject}", call_at = session)),
-            },
-        }
-        Ok(())
-    }
-
-    // ---- effects ------------------------------------------------------------------------------------------------
-
-    fn run_effects(&mut self, at: usize) -> Checked {
-        self.steps += 1;
-        let mut answers = Vec::new();
-        while let Some(effect) = self.regions[at].replica.as_mut().and_then(Replica::poll_effect) {
-            match effect {
-                Effect::Answer { ticket, answer: Answer::Written(result) } => answers.push((ticket, result)),
-                Effect::Answer { ticket, answer: Answer::Read(_) } => {
-                    if let Some((reader, position)) = self.readers.remove(&ticket) {
-                        self.check_held(reader, &position, "R3: a read with a token")?;
-                    }
-                }
-                effect => self.run_effect(at, effect)?,
-            }
-        }
-        if std::mem::take(&mut self.regions[at].is_changed) {
-            self.check_region(at)?;
-        }
-        for (ticket, result) in answers {
-            self.hash.mix(ticket.0 << 1 | u64::from(result.is_ok()));
-            self.answered(at, ticket, result)?;
-        }
-        Ok(())
-    }
-
-    fn run_effect(&mut self, at: usize, effect: Effect) -> Checked {
-        let (id, epoch) = (self.regions[at].id, self.regions[at].epoch);
-        match effect {
-            Effect::Append(batch) => {
-                self.hash.mix(batch.header().seq.0 << 8 | at as u64);
-                self.ledger.appended(&batch, (id, epoch), self.twin != Twin::AltersBatch)?;
-                if self.twin == Twin::AcksEarly && name_of(&batch).0 != id {
-                    let (log, seq) = (batch.header().log, batch.header().seq);
-                    self.ack(at, Position { log, seq });
-                }
-                self.regions[at].disk.append(batch, self.twin != Twin::LosesDurable)?;
-            }
-            Effect::Ship { peer, link, batch } => {
-                let (name, seq) = (name_of(&batch), batch.header().seq);
-                if self.twin != Twin::LosesDurable && self.regions[at].disk.durable(name) < seq {
-                    return Err(format!("R2: {id:?} ships batch {seq} of {name:?} before it is durable"));
-                }
-                let lane = 1 + (name.1.0 as usize) % (LANES - 1);
-                self.send(at, peer, link, lane, Message::Batch(batch));
-            }
-            Effect::Send { peer, link, message } => self.send(at, peer, link, 0, Message::Control(message)),
-            Effect::Describe { peer, link, received, applied } => {
-                self.send(at, peer, link, 0, Message::Answer { received, applied });
-                if let Some(connection) = self.net.connections.get_mut(&link.0) {
-                    let to = connection.other(at);
-                    connection.towards(to).is_answered = true;
-                }
-            }
-            Effect::Load { peer, link, log, from, .. } => {
-                self.regions[at].loads.push_back(Load { peer, link, log, from });
-            }
-            Effect::Ack(position) => {
-                self.regions[at].is_changed = true;
-                self.check_held(at, &position, "R2: an ack")?;
-                self.ack(at, position);
-            }
-            Effect::Reached { ticket, region } => {
-                let Some(waiter) = self.waiters.get_mut(&ticket) else { return Ok(()) };
-                waiter.reached.insert(region);
-                let (position, target) = (waiter.position, usize::from(region.get()) - 1);
-                self.hash.mix(u64::from(region.get()));
-                self.check_held(target, &position, "R3: reached")?;
-            }
-            Effect::Voided { ticket, region } => {
-                if let Some(waiter) = self.waiters.get_mut(&ticket) {
-                    waiter.reached.remove(&region);
-                }
-            }
-            Effect::BecameWhole => self.hash.mix(0x77),
-            Effect::Notice(notice) => {
-                // The chain of digests shows altered bytes too; there the digest of the state is to show them alone.
-                let is_expected = matches!(notice.code, "clock_ahead" | "token_ahead")
-                    || (self.twin == Twin::AltersBatch && notice.code == "fork");
-                if !is_expected {
-                    return Err(format!("{id:?} raised {}: {}", notice.code, notice.text));
-                }
-            }
-            Effect::Applied { .. } | Effect::Answer { .. } => {}
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, at: usize, peer: RegionId, link: Link, lane: usize, message: Message) {
-        let Some(connection) = self.net.connections.get_mut(&link.0).filter(|c| !c.is_dead) else { return };
-        let to = usize::from(peer.get()) - 1;
-        assert!(connection.other(at) == to, "a link leads to the peer it was given for");
-        connection.towards(to).lanes[lane].push_back(message);
-    }
-
-    fn ack(&mut self, at: usize, position: Position) {
-        for connection in self.net.connections.values_mut().filter(|c| !c.is_dead) {
-            if connection.ends.0 != at && connection.ends.1 != at {
-                continue;
-            }
-            let to = connection.other(at);
-            let direction = connection.towards(to);
-            if direction.is_answered {
-                direction.acks.insert(position.log, position.seq);
-            }
-        }
-    }
-
-    // ---- checks -------------------------------------------------------------------------------------------------
-
-    /// Whether a region holds a position, durable, whatever it says itself.
-    fn check_held(&self, at: usize, position: &Position, what: &str) -> Checked {
-        let region = &self.regions[at];
-        let durable = region.disk.durable((position.log.region, position.log.epoch));
-        let is_exempt = region.was_rolled_back || self.twin == Twin::LosesDurable;
-        if durable >= position.seq || is_exempt {
-            return Ok(());
-        }
-        Err(format!("{what} names {position:?}, but region {} has {durable} durable", region.id))
-    }
-
-    fn read_digits(&mut self, at: usize) -> Vec<i128> {
-        let now = self.now(at);
-        let keys = (0..self.clients.adds.len().div_ceil(DIGITS)).map(|key| key_of(key * DIGITS)).collect();
-        let replica = self.regions[at].replica.as_mut().expect("only a living region is read");
-        let (tenant, after) = (TenantId::DEFAULT, Vec::new());
-        replica.handle(Input::Read { ticket: CHECK_TICKET, tenant, keys, after }, now);
-        let Some(Effect::Answer { answer: Answer::Read(values), .. }) = replica.poll_effect() else {
-            panic!("a read without a token is answered at once");
-        };
-        let number = |value| match value {
-            ReadValue::Counter(value) => value,
-            ReadValue::Absent => 0,
-            ReadValue::Register { .. } => panic!("accounted keys are counters"),
-        };
-        values.into_iter().map(number).collect()
-    }
-
-    fn check_region(&mut self, at: usize) -> Checked {
-        let values = self.read_digits(at);
-        // A rolled-back region may show less until it is whole again.
-        let may_shrink = self.regions[at].was_rolled_back;
-        let region = &mut self.regions[at];
-        region.seen.resize(values.len(), 0);
-        for (key, (seen, value)) in region.seen.iter_mut().zip(values).enumerate() {
-            *seen = check_digits(key, *seen, value, may_shrink)
-                .map_err(|why| format!("{why} (region {})", region.id))?;
-        }
-        let (vector, digest) = self.state(at);
-        self.hash.mix(u64::from_le_bytes(*digest.0.first_chunk().expect("a digest is longer")));
-        for ((writer, epoch), seq) in &vector {
-            let log = LogId { shard: SHARD, region: writer, epoch };
-            self.check_held(at, &Position { log, seq }, "R2: the vector")?;
-        }
-        self.ledger.state(&vector, digest, at)?;
-        if self.rng.percent(3) { self.check_replay(at) } else { Ok(()) }
-    }
-
-    pub(crate) fn state(&self, at: usize) -> (VersionVector, tombolo_codec::Digest) {
-        let report = self.regions[at].replica.as_ref().expect("the region lives").report(self.now(at));
-        (report.vector, report.digest)
-    }
-
-    /// C2: replaying the prefixes that a vector names, from nothing, gives the state that grew in place.
-    pub(crate) fn check_replay(&self, at: usize) -> Checked {
-        if self.twin == Twin::LosesDurable {
-            return Ok(());
-        }
-        let region = &self.regions[at];
-        let live = region.replica.as_ref().expect("the region lives");
-        let (vector, digest) = self.state(at);
-        let members = self.regions.iter().map(|region| region.id).collect();
-        let mut fresh = Replica::open(options(region.id, Epoch(1), members, Durability::Sync), None);
-        for (&name, batches) in region.disk.logs.iter().rev() {
-            let log = LogId { shard: SHARD, region: name.0, epoch: name.1 };
-            for batch in
-                batches.iter().filter(|batch| live.covers(&Position { log, seq: batch.header().seq }))
-            {
-                fresh.replay(batch).map_err(|why| format!("replay: {why}"))?;
-            }
-        }
-        let again = fresh.report(Now::default());
-        if (again.vector, again.digest) == (vector, digest) {
-            return Ok(());
-        }
-        Err(format!("C2: region {} is not what its logs say", region.id))
-    }
-
-    fn digit(&self, at: usize, add: usize) -> u64 {
-        self.regions[at].seen.get(add / DIGITS).map_or(0, |seen| seen >> (2 * (add % DIGITS)) & 3)
-    }
-
-    fn check_seen(&self, at: usize, add: usize) -> Checked {
-        if self.digit(at, add) == 1 {
-            return Ok(());
-        }
-        Err(format!(
-            "W1: add {add} was answered yes in region {}, where it does not show",
-            self.regions[at].id
-        ))
-    }
-
-    /// What still goes on, for a message.
-    pub(crate) fn unrest(&self) -> String {
-        let unknown = self.clients.adds.iter().filter(|&&fate| fate == Fate::Unknown).count();
-        let of = |region: &Region| {
-            let report = region.replica.as_ref().map(|replica| replica.report(Now::default()));
-            report.map(|report| (report.is_whole, report.waiting_for, report.vector))
-        };
-        format!("{unknown} adds unsettled, {:?}", self.regions.iter().map(of).collect::<Vec<_>>())
-    }
-
-    /// C1 and what else must hold once faults have ended and everybody was heard.
-    pub(crate) fn check_healed(&mut self) -> Checked {
-        let first = self.state(0);
-        for at in 0..self.regions.len() {
-            let region = &self.regions[at];
-            let report = region.replica.as_ref().ok_or("a region is down")?.report(self.now(at));
-            if !report.is_whole {
-                return Err(format!(
-                    "R8: region {} is not whole, waits for {:?}",
-                    region.id, report.waiting_for
-                ));
-            }
-            if !report.halted.is_empty() {
-                return Err(format!("region {} halted {:?}", region.id, report.halted));
-            }
-            if (&report.vector, report.digest) != (&first.0, first.1) {
-                return Err(format!(
-                    "C1: regions {} and 1 differ: {:?}, {:?}",
-                    region.id, report.vector, first.0
-                ));
-            }
-            let is_ended =
-                |(log, _): (LogName, Seq)| self.regions[usize::from(log.0.get()) - 1].epoch != log.1;
-            if report.vector.iter().any(is_ended) {
-                return Err(format!("a log of an earlier epoch still stands: {:?}", report.vector));
-            }
-            self.check_replay(at)?;
-            for (add, fate) in self.clients.adds.iter().enumerate() {
-                let digit = self.digit(at, add);
-                let is_right = match fate {
-                    Fate::Kept => digit == 1,
-                    Fate::Refused => digit == 0,
-                    Fate::Unknown | Fate::Promised => digit <= 1,
-                };
-                if !is_right {
-                    return Err(format!("C1: add {add}, {fate:?}, counts {digit} in region {}", region.id));
-                }
-            }
-        }
-        self.check_waiters()
-    }
-
-    fn check_waiters(&self) -> Checked {
-        // A position that was promised before it was durable may have gone with a crash: nobody ever reaches that.
-        let exists = |position: &Position| {
-            let name = (position.log.region, position.log.epoch);
-            self.regions.iter().any(|region| region.disk.durable(name) >= position.seq)
-        };
-        for Waiter { at, position, reached } in
-            self.waiters.values().filter(|waiter| exists(&waiter.position))
-        {
-            if reached.len() != self.regions.len() {
-                let sealed = self.ledger.is_sealed(position.log);
-                return Err(format!(
-                    "R3: a barrier at region {} on {position:?} (sealed: {sealed}) was told of {reached:?} only",
-                    at + 1
-                ));
-            }
-        }
-        match self.readers.values().find(|(_, position)| exists(position)) {
-            Some((at, position)) => {
-                Err(format!("a read at region {} after {position:?} still waits", at + 1))
-            }
-            None => Ok(()),
         }
     }
 }
