@@ -155,7 +155,7 @@ pub struct RecordsBuilder {
     generation_rows: HashTable<u32>,
     /// Per add row: the sum of its cell's deltas under its generation, also over rows that are full.
     sums: Vec<i128>,
-    /// Per cell: its last row among the writes plus one; 0: none.
+    /// Per cell: the row of its winner among the writes plus one; 0: none.
     last_writes: Vec<u32>,
     session_rows: HashTable<u32>,
     ops_count: u32,
@@ -321,7 +321,7 @@ impl RecordsBuilder {
         self.find(cell).is_some()
     }
 
-    /// The stamp of the last write to a cell, and whether it left a value.
+    /// The stamp of the write to a cell that wins, and whether it leaves a value.
     #[must_use]
     pub fn last_write(&self, cell: CellName<'_>) -> Option<(Stamp, bool)> {
         let at = self.last_writes[self.find(cell)? as usize].checked_sub(1)? as usize;
@@ -344,7 +344,12 @@ impl RecordsBuilder {
         self.ops_count += 1;
         let cell = self.cell(write.cell);
         let columns = &mut self.columns;
-        self.last_writes[cell as usize] = row(columns.write_cells.len() + 1);
+        // A late copy of an older write is logged, but does not win: the greatest stamp counts, as when applied.
+        let last = &mut self.last_writes[cell as usize];
+        let is_winner = |at: u32| write.stamp >= columns.write_stamps[at as usize - 1];
+        if *last == 0 || is_winner(*last) {
+            *last = row(columns.write_cells.len() + 1);
+        }
         columns.write_cells.push(cell);
         columns.write_stamps.push(write.stamp);
         columns.write_has_value.push(write.value.is_some());

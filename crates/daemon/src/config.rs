@@ -175,7 +175,7 @@ pub struct StorageConfig {
 /// What a region's doors take: at most what the formats allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitsConfig {
-    /// Most client connections, over all doors.
+    /// Most client connections at each door.
     pub connections_max: usize,
     /// Most ops in one request.
     pub request_ops_max: usize,

@@ -112,10 +112,4 @@ impl Metrics {
         let _ = writeln!(out, "# EOF");
         out
     }
-
-    /// The text without its end mark.
-    #[cfg(test)]
-    pub(crate) fn registry(&self) -> &Registry {
-        &self.registry
-    }
 }

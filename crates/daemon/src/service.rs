@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tombolo_causality::{RegionId, Router, SessionId, ShardId, TenantId, Time};
 use tombolo_codec::{
     AwaitScope, Checkpoint, Laggard, Op, Position, ReadValue, Reject, RejectCode, SealKey, SessionPart,
-    Token, limits, request_digest,
+    Token, Verb, request_digest,
 };
 use tombolo_gateway::service::{Awaited, Caller, Identity, ReadRequest, WriteRequest, Written};
 use tombolo_gateway::status::{ShardDigest, Status};
@@ -18,7 +18,7 @@ use tombolo_gateway::{DoorStats, Service};
 use tombolo_replica::{Input, Outcome, Report, Ticket, WritePart};
 
 use crate::clock::{draw, wall};
-use crate::config::{Auth, Secret};
+use crate::config::{Auth, LimitsConfig, Secret};
 use crate::mesh::Mesh;
 use crate::node::{Outlets, Shards};
 use crate::shard::{BarrierEvent, Command};
@@ -42,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) storage: Arc<Storage>,
     pub(crate) names: BTreeMap<RegionId, String>,
     pub(crate) max_drift_ms: u64,
+    pub(crate) limits: LimitsConfig,
     /// The ends and seals of each shard's latest checkpoint of this process, without its cells.
     pub(crate) checkpoints: DashMap<ShardId, Checkpoint, foldhash::fast::FixedState>,
     pub(crate) is_ready: AtomicBool,
@@ -249,7 +250,7 @@ impl<'a> Waiter<'a> {
     fn new(region: &'a Region) -> Result<Self, Reject> {
         let count = region.0.waiters_count.fetch_add(1, Ordering::Relaxed);
         let waiter = Self { region, tickets: Vec::new() };
-        if count >= limits::WAITERS_MAX {
+        if count >= region.0.limits.waiters_max {
             let text = format!("{count} callers wait already, the most there may be");
             return Err(Reject::new(RejectCode::Busy, text).retry_after_ms(100));
         }
@@ -305,6 +306,7 @@ impl Service for Region {
 
     async fn write(&self, caller: Caller, request: WriteRequest) -> Result<Written, Reject> {
         let started = Instant::now();
+        check_limits(&self.0.limits, &request.ops)?;
         let tenant = caller.tenant;
         let ops_count = request.ops.len();
         let session = request.session.map(|session| SessionPart {
@@ -401,6 +403,7 @@ impl Service for Region {
 
     async fn wait(&self, token: Token, scope: AwaitScope, timeout: Duration) -> Result<Awaited, Reject> {
         let started = Instant::now();
+        let timeout = timeout.min(Duration::from_millis(self.0.limits.await_ms_max));
         let scope = self.scope(&scope)?;
         let positions = self.positions(&token)?;
         let mut waiter = Waiter::new(self)?;
@@ -482,6 +485,30 @@ impl Service for Region {
     async fn checkpoint(&self) -> Result<usize, Reject> {
         crate::checkpoints::write_all(self).await
     }
+}
+
+/// Refuses what this region's file does not allow; the formats' own limits were checked at the door.
+fn check_limits(limits: &LimitsConfig, ops: &[Op]) -> Result<(), Reject> {
+    let refuse = |what: &str, found: usize, limit: usize| {
+        Err(Reject::new(RejectCode::TooLarge, format!("{what} of {found}; this region's limit is {limit}")))
+    };
+    if ops.len() > limits.request_ops_max {
+        return refuse("a request with a number of ops", ops.len(), limits.request_ops_max);
+    }
+    let mut bytes = 0;
+    for op in ops {
+        bytes += op.key.len();
+        if let Verb::Set { value, .. } = &op.verb {
+            bytes += value.len();
+            if value.len() > limits.value_bytes_max {
+                return refuse("a value with a number of bytes", value.len(), limits.value_bytes_max);
+            }
+        }
+    }
+    if bytes > limits.request_bytes_max {
+        return refuse("a request with a number of bytes", bytes, limits.request_bytes_max);
+    }
+    Ok(())
 }
 
 fn not_yet(gap: &[Position]) -> Reject {

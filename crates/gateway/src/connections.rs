@@ -15,8 +15,6 @@ use tokio::time::{sleep, timeout};
 
 use crate::DoorStats;
 
-/// Most connections at one door.
-pub(crate) const CONNECTIONS_MAX: usize = 10_000;
 /// How long open connections have for what they are doing when the door shuts.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// A caller that is gone without a word is noticed after this and a few probes: idle connections are never closed.
@@ -42,11 +40,12 @@ pub(crate) fn stop() -> (watch::Sender<bool>, Stop) {
     (sender, Stop(receiver))
 }
 
-/// Runs `handle` for each connection until `shutdown` is done and all have ended, or the grace has.
+/// Runs `handle` for each connection, up to `connections_max` at once, until `shutdown` is done and all have ended, or the grace has.
 ///
 /// `full` is what a caller beyond the limit is told.
 pub(crate) async fn accept_all<H, F>(
     listener: TcpListener,
+    connections_max: usize,
     stats: Arc<DoorStats>,
     full: &'static [u8],
     shutdown: impl Future<Output = ()>,
@@ -76,7 +75,7 @@ pub(crate) async fn accept_all<H, F>(
                 continue;
             }
         };
-        if connections.len() >= CONNECTIONS_MAX {
+        if connections.len() >= connections_max {
             stats.count_refused_connection();
             // Best effort: whoever does not get the line sees the connection closed.
             let _ = stream.try_write(full);

@@ -138,8 +138,9 @@ pub async fn serve_http<S: Service>(
     stats: Arc<DoorStats>,
     shutdown: impl Future<Output = ()>,
 ) {
+    let connections_max = service.identity().connections_max;
     let router = http_router(service, stats.clone());
-    connections::accept_all(listener, stats, FULL, shutdown, |stream, stop| {
+    connections::accept_all(listener, connections_max, stats, FULL, shutdown, |stream, stop| {
         serve_connection(stream, router.clone(), stop)
     })
     .await;

@@ -625,7 +625,8 @@ impl Replica {
         let Some(peer) = self.peers.on(region, link) else { return };
         peer.answered = Some(received);
         peer.is_answered = true;
-        peer.applied = applied;
+        // Acks of this epoch may have come before: they hold as well.
+        peer.applied.join(&applied);
         self.replan();
         self.wake_barriers(region);
         self.check_whole(now);

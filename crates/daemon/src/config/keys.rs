@@ -176,7 +176,7 @@ static STORAGE: Shape = Shape { keys: &[
 
 #[rustfmt::skip]
 static LIMITS: Shape = Shape { keys: &[
-    number("connections_max", (1, 65_536), 4_096, "", "client connections, over all doors"),
+    number("connections_max", (1, 65_536), 4_096, "", "client connections at each door"),
     number("request_ops_max", (1, limits::REQUEST_OPS_MAX as u64), limits::REQUEST_OPS_MAX as u64, "", "ops in one request"),
     number("request_bytes_max", (1_024, limits::REQUEST_BYTES_MAX as u64), limits::REQUEST_BYTES_MAX as u64, "bytes", "one request"),
     number("value_bytes_max", (1, limits::VALUE_BYTES_MAX as u64), limits::VALUE_BYTES_MAX as u64, "bytes", "one register value"),

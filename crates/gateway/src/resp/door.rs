@@ -41,7 +41,8 @@ pub async fn serve_resp<S: Service>(
     shutdown: impl Future<Output = ()>,
 ) {
     let ids = AtomicI64::new(1);
-    connections::accept_all(listener, stats.clone(), FULL, shutdown, |stream, stop| {
+    let connections_max = service.identity().connections_max;
+    connections::accept_all(listener, connections_max, stats.clone(), FULL, shutdown, |stream, stop| {
         let (service, stats) = (service.clone(), stats.clone());
         let id = ids.fetch_add(1, Ordering::Relaxed);
         async move {

@@ -72,6 +72,7 @@ impl Table {
             durability: "sync",
             regions: vec!["eu-west".into(), "us-east".into(), "ap-south".into()],
             window_seconds: 86_400,
+            connections_max: 1_000,
         };
         Self(Arc::new(Inner {
             identity,

@@ -114,6 +114,19 @@ fn a_late_copy_of_an_old_delete_does_not_hide_the_newer_one_that_is_staged() {
 }
 
 #[test]
+fn a_late_copy_of_an_old_delete_in_the_same_batch_does_not_hide_the_newer_one() {
+    let mut node = Node::alone();
+    node.done(plain(vec![add("k", 1)]));
+    node.write(plain(vec![delete_at("k", Kind::Counter, stamp(100, 9))]));
+    let late = WritePart { retry: true, ..plain(vec![delete_at("k", Kind::Counter, stamp(50, 8))]) };
+    node.write(late);
+    node.write(plain(vec![add("k", 4)]));
+    node.settle();
+    node.settle();
+    assert_snapshot!(node.read(&["k"], vec![]), @"answer 5: 4");
+}
+
+#[test]
 fn a_write_that_has_seen_a_value_beats_it_however_far_ahead_that_is_stamped() {
     let mut node = Node::alone();
     let ahead = WritePart { retry: true, ..plain(vec![set_at("r", "ahead", stamp(5_000, 9))]) };
