@@ -9,7 +9,10 @@ use bytes::Bytes;
 use tombolo_causality::{RegionId, TenantId};
 use tombolo_codec::Position;
 
-use crate::input::Ticket;
+use crate::effect::{Answer, Effect};
+use crate::input::{Now, Ticket};
+use crate::logs::LogName;
+use crate::replica::Replica;
 
 /// A barrier's part in this shard.
 #[derive(Debug)]
@@ -37,5 +40,83 @@ impl Waiters {
     pub(crate) fn cancel(&mut self, ticket: Ticket) {
         self.barriers.remove(&ticket);
         self.readers.remove(&ticket);
+    }
+}
+
+impl Replica {
+    pub(crate) fn wake_readers(&mut self, now: Now) {
+        if self.waiters.readers.is_empty() {
+            return;
+        }
+        let covers = |after: &[Position]| after.iter().all(|position| self.covers(position));
+        let ready: Vec<Ticket> = self
+            .waiters
+            .readers
+            .iter()
+            .filter(|(_, reader)| covers(&reader.after))
+            .map(|(&t, _)| t)
+            .collect();
+        for ticket in ready {
+            let Some(reader) = self.waiters.readers.remove(&ticket) else { continue };
+            let read = |key: &bytes::Bytes| self.state.cells.read(reader.tenant, key, now.wall);
+            let values = reader.keys.iter().map(read).collect();
+            self.answer(ticket, Answer::Read(values));
+        }
+    }
+
+    /// Whether this region holds a position, durable and applied.
+    #[must_use]
+    pub fn covers(&self, position: &Position) -> bool {
+        self.state.logs.holds((position.log.region, position.log.epoch), position.seq)
+    }
+
+    /// Whether a region holds a position, by what it acknowledged in its present epoch.
+    #[must_use]
+    pub fn is_reached(&self, region: RegionId, position: &Position) -> bool {
+        if region == self.options.region {
+            return self.covers(position);
+        }
+        let name = (position.log.region, position.log.epoch);
+        let holds = |name: LogName, seq| {
+            self.peers.peers.get(&region).is_some_and(|peer| peer.applied.get(name.0, name.1) >= seq)
+        };
+        // A token may name a log that was taken over: it is reached where its seal is.
+        let resolved = self.state.logs.resolve(name, position.seq);
+        holds(name, position.seq) || resolved.is_some_and(|(by, at)| holds(by, at))
+    }
+
+    pub(crate) fn wait(&mut self, ticket: Ticket, positions: Vec<Position>) {
+        let waiter = Waiter { positions, reached: std::collections::BTreeSet::new() };
+        self.waiters.barriers.insert(ticket, waiter);
+        for region in self.options.members.clone() {
+            self.wake_barriers(region);
+        }
+    }
+
+    pub(crate) fn wake_barriers(&mut self, region: RegionId) {
+        if self.waiters.barriers.is_empty() {
+            return;
+        }
+        let is_new = |waiter: &Waiter| {
+            !waiter.reached.contains(&region)
+                && waiter.positions.iter().all(|position| self.is_reached(region, position))
+        };
+        let woken: Vec<Ticket> =
+            self.waiters.barriers.iter().filter(|(_, waiter)| is_new(waiter)).map(|(&t, _)| t).collect();
+        for ticket in woken {
+            if let Some(waiter) = self.waiters.barriers.get_mut(&ticket) {
+                waiter.reached.insert(region);
+                self.effects.push_back(Effect::Reached { ticket, region });
+            }
+        }
+    }
+
+    /// A region restarted: what it acknowledged before does not count.
+    pub(crate) fn void(&mut self, region: RegionId) {
+        for (&ticket, waiter) in &mut self.waiters.barriers {
+            if waiter.reached.remove(&region) {
+                self.effects.push_back(Effect::Voided { ticket, region });
+            }
+        }
     }
 }

@@ -1,13 +1,16 @@
 //! The rules of one shard in one region: admission, staging, applying, shipping, barriers, becoming whole.
 //!
 //! [`Replica`] is a state machine: [`Input`]s go in, [`Effect`]s come out. It reads no clock, draws no chance, touches
-//! no file, socket or thread, so that one seed replays a whole cluster. Start with [`Replica`] in `replica.rs`, then
-//! `state.rs` (what the vector stands for) and `admission.rs` (what may enter the log).
+//! no file, socket or thread, so that one seed replays a whole cluster. Start with [`Replica`] in `replica.rs`; its
+//! steps stand in `writing.rs`, `applying.rs`, `exchange.rs`, `whole.rs` and `barrier.rs`. `state.rs` is what the vector
+//! stands for, `admission.rs` what may enter the log.
 
 mod admission;
+mod applying;
 mod barrier;
 mod cells;
 mod effect;
+mod exchange;
 mod input;
 mod intake;
 mod logs;
@@ -17,7 +20,9 @@ mod replica;
 mod report;
 mod sessions;
 mod state;
+mod whole;
 mod writer;
+mod writing;
 
 pub use effect::{Answer, Effect, Notice, Outcome};
 pub use input::{Durability, Input, Link, Now, Options, Ticket, WritePart};

@@ -1,0 +1,179 @@
+//! What happens when the disk has done its part: batches are applied, acked, offered, and whoever waits is woken.
+
+use tombolo_causality::{LogId, RegionId, Seq};
+use tombolo_codec::{Batch, Position, Reject, RejectCode};
+
+use crate::effect::{Answer, Effect};
+use crate::input::{Durability, Now};
+use crate::intake::Blocked;
+use crate::logs::{LogName, log_id};
+use crate::replica::{Replica, Storage};
+use crate::state::ApplyError;
+
+impl Replica {
+    pub(crate) fn staged(&mut self, log: LogId, through: Seq) {
+        if self.options.durability == Durability::Relaxed && log == self.writer.log() {
+            for pending in self.writer.take_staged(through) {
+                self.answer(pending.ticket, Answer::Written(Ok(pending.outcome)));
+            }
+        }
+    }
+
+    pub(crate) fn durable(&mut self, name: LogName, through: Seq, now: Now) {
+        if name != self.writer.name() {
+            self.intake.set_durable(name, through);
+            self.apply_ready(name, now);
+            return;
+        }
+        let mut is_any = false;
+        while let Some((batch, pending)) = self.writer.take_durable(through) {
+            is_any = true;
+            self.state
+                .apply(&batch)
+                .expect("admission lets nothing into this region's log that cannot be applied here");
+            let header = batch.header();
+            self.progress.closed(header.seq, header.ops_total, now.monotonic_ms);
+            self.forget_sealed(&batch);
+            for pending in pending {
+                self.answer(pending.ticket, Answer::Written(Ok(pending.outcome)));
+            }
+        }
+        if is_any {
+            self.applied(name, now);
+            self.check_whole(now);
+        }
+    }
+
+    pub(crate) fn storage_failed(&mut self, name: LogName, text: &str) {
+        if name != self.writer.name() {
+            self.intake.halt(name, format!("storage failed: {text}"), &self.state.logs);
+            self.notice("storage_failed", format!("log {name:?} is not taken in any more: {text}"));
+            return;
+        }
+        self.storage = Storage::Failed(text.to_owned());
+        self.notice("storage_failed", format!("this region's own log cannot be written any more: {text}"));
+        for pending in self.writer.take_all_pending() {
+            let reject = Reject::new(
+                RejectCode::StorageFailed,
+                format!(
+                    "the write was handed to the disk, which then failed: {text}; whether it is kept is unknown"
+                ),
+            );
+            self.answer(pending.ticket, Answer::Written(Err(reject.unknown())));
+        }
+    }
+
+    pub(crate) fn storage_full(&mut self, is_full: bool, now: Now) {
+        match (&self.storage, is_full) {
+            (Storage::Good, true) => {
+                self.storage = Storage::Full;
+                self.notice(
+                    "storage_full",
+                    "the disk is full; writes are refused until there is room".to_owned(),
+                );
+            }
+            (Storage::Full, false) => {
+                self.storage = Storage::Good;
+                // The seals may have waited for room.
+                self.check_whole(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Applies all that can be of a log, then whatever waited for it.
+    pub(crate) fn apply_ready(&mut self, name: LogName, now: Now) {
+        if self.apply_log(name, now) {
+            loop {
+                let ready: Vec<LogName> = self
+                    .intake
+                    .blocked()
+                    .filter(|(_, blocked)| self.state.logs.holds(blocked.on, blocked.end))
+                    .map(|(name, _)| name)
+                    .collect();
+                let mut is_any = false;
+                for name in ready {
+                    is_any |= self.apply_log(name, now);
+                }
+                if !is_any {
+                    break;
+                }
+            }
+            self.check_whole(now);
+        }
+    }
+
+    pub(crate) fn apply_log(&mut self, name: LogName, now: Now) -> bool {
+        let mut is_any = false;
+        while !self.peers.is_paused(name.0) {
+            let Some(batch) = self.intake.next(name).cloned() else { break };
+            match self.state.apply(&batch) {
+                Ok(()) => {
+                    is_any = true;
+                    self.intake.pop(name);
+                    self.note_remote(&batch, now);
+                    self.forget_sealed(&batch);
+                }
+                Err(ApplyError::WaitsFor { log, end }) => {
+                    self.intake.block(name, Blocked { on: log, end, at: batch.header().seq });
+                    self.replan();
+                    break;
+                }
+                Err(error) => {
+                    self.intake.halt(name, error.to_string(), &self.state.logs);
+                    self.notice("apply_error", format!("log {name:?} is halted: it {error}"));
+                    break;
+                }
+            }
+        }
+        if is_any {
+            self.applied(name, now);
+        }
+        is_any
+    }
+
+    pub(crate) fn note_remote(&mut self, batch: &Batch, now: Now) {
+        let header = batch.header();
+        if header.log.region == self.options.region || now == Now::default() {
+            return;
+        }
+        if let Err(refusal) = self.clock.observe(header.clock, now.wall) {
+            self.notice(
+                "clock_ahead",
+                format!("region {}: {refusal}; its writes are applied", header.log.region),
+            );
+        }
+        let age_ms = now.wall.seconds_since(header.clock) * 1_000.0;
+        let effect = Effect::Applied { region: header.log.region, ops_count: header.ops_count, age_ms };
+        self.effects.push_back(effect);
+    }
+
+    /// Logs that a batch took over need no queue here any more.
+    pub(crate) fn forget_sealed(&mut self, batch: &Batch) {
+        let mut is_any = false;
+        for seal in batch.records().seals() {
+            is_any = true;
+            self.intake.forget((seal.region, seal.epoch));
+            self.peers.sources.remove(&(seal.region, seal.epoch));
+        }
+        if is_any {
+            // A peer that holds the seal holds what it sealed: from here on this region can tell.
+            for region in self.options.members.clone() {
+                self.wake_barriers(region);
+            }
+        }
+    }
+
+    /// A log grew here: ack it, offer it, wake whoever waits for it.
+    pub(crate) fn applied(&mut self, name: LogName, now: Now) {
+        let seq = self.state.logs.end(name);
+        let log = log_id(self.options.shard, name);
+        self.effects.push_back(Effect::Ack(Position { log, seq }));
+        let peers: Vec<RegionId> = self.peers.peers.keys().copied().collect();
+        for peer in peers {
+            self.serve(peer, name);
+        }
+        self.wake_readers(now);
+        self.wake_barriers(self.options.region);
+    }
+}

@@ -1,0 +1,259 @@
+//! What is said to peers and heard from them: hellos, subscriptions, batches, acks. Which log comes from whom is
+//! decided in `peers.rs`.
+
+use tombolo_causality::{Epoch, RegionId, Seq, VersionVector};
+use tombolo_codec::{Batch, PeerMessage, Position};
+
+use crate::effect::Effect;
+use crate::input::{Link, Now};
+use crate::intake::{Blocked, Receipt};
+use crate::logs::{LogName, log_id};
+use crate::peers::{Cursor, LOAD_BYTES};
+use crate::replica::Replica;
+
+impl Replica {
+    pub(crate) fn peer_up(&mut self, region: RegionId, epoch: Epoch, link: Link) {
+        let Some(peer) = self.peers.peers.get_mut(&region) else { return };
+        peer.link = Some(link);
+        peer.is_answered = false;
+        peer.sending.clear();
+        if peer.epoch != Some(epoch) {
+            // Its earlier epoch's acks are void: it may have lost what it acknowledged.
+            peer.epoch = Some(epoch);
+            peer.applied = VersionVector::new();
+            self.void(region);
+        }
+        self.peers.forget_source(region);
+        self.replan();
+        let effect = Effect::Describe {
+            peer: region,
+            link,
+            received: self.received(),
+            applied: self.state.logs.vector().clone(),
+        };
+        self.effects.push_back(effect);
+    }
+
+    /// All this shard holds or may come to hold: what a restarted region must take back before it is whole.
+    pub(crate) fn received(&self) -> VersionVector {
+        let mut received = self.state.logs.vector().clone();
+        for ((region, epoch), seq) in self.intake.ends() {
+            received.raise(region, epoch, seq);
+        }
+        let (region, epoch) = self.writer.name();
+        received.raise(region, epoch, self.writer.staged());
+        received
+    }
+
+    pub(crate) fn peer_answer(
+        &mut self,
+        region: RegionId,
+        link: Link,
+        received: VersionVector,
+        applied: VersionVector,
+        now: Now,
+    ) {
+        let Some(peer) = self.peers.on(region, link) else { return };
+        peer.answered = Some(received);
+        peer.is_answered = true;
+        // Acks of this epoch may have come before: they hold as well.
+        peer.applied.join(&applied);
+        self.replan();
+        self.wake_barriers(region);
+        self.check_whole(now);
+    }
+
+    pub(crate) fn peer_down(&mut self, region: RegionId, link: Link) {
+        let Some(peer) = self.peers.on(region, link) else { return };
+        peer.link = None;
+        peer.is_answered = false;
+        peer.sending.clear();
+        self.peers.forget_source(region);
+        self.replan();
+    }
+
+    /// Asks for each log where it should come from, and stops asking elsewhere.
+    pub(crate) fn replan(&mut self) {
+        let own = self.writer.name();
+        let blocked: Vec<(LogName, Blocked)> =
+            self.intake.blocked().map(|(name, blocked)| (name, blocked.clone())).collect();
+        let halted: Vec<LogName> = self.intake.halted().map(|(name, _)| name).collect();
+        let plan = self.peers.plan(own, &blocked, |name| {
+            let is_wanted = self.state.logs.sealed(name).is_none() && !halted.contains(&name);
+            is_wanted.then(|| self.intake.received(name, &self.state.logs))
+        });
+        for (&name, &region) in &plan {
+            let present = self.peers.sources.get(&name).copied();
+            if present == Some(region) {
+                continue;
+            }
+            if let Some(present) = present {
+                self.send(present, PeerMessage::Unsubscribe { log: log_id(self.options.shard, name) });
+            }
+            let from = self.intake.received(name, &self.state.logs).next();
+            self.ask(region, name, from);
+        }
+        self.peers.sources = plan;
+    }
+
+    pub(crate) fn ask(&mut self, region: RegionId, name: LogName, from: Seq) {
+        self.peers.asked.insert(name, (region, from));
+        self.send(region, PeerMessage::Subscribe { log: log_id(self.options.shard, name), from });
+    }
+
+    pub(crate) fn send(&mut self, peer: RegionId, message: PeerMessage) {
+        if let Some(link) = self.peers.peers.get(&peer).and_then(|peer| peer.link) {
+            self.effects.push_back(Effect::Send { peer, link, message });
+        }
+    }
+
+    pub(crate) fn remote(&mut self, from: RegionId, link: Link, batch: Batch) {
+        if self.peers.on(from, link).is_none() {
+            return;
+        }
+        let header = batch.header();
+        let name = (header.log.region, header.log.epoch);
+        if header.log.shard != self.options.shard || name == self.writer.name() {
+            self.notice("misplaced", format!("region {from} sent batch {} of {:?}", header.seq, header.log));
+            return;
+        }
+        if !self.options.members.contains(&name.0) {
+            self.notice(
+                "foreign_log",
+                format!("region {from} sent a log of region {}, not a member", name.0),
+            );
+            return;
+        }
+        match self.intake.receive(&batch, &self.state.logs) {
+            Receipt::Next => self.effects.push_back(Effect::Append(batch)),
+            Receipt::Duplicate | Receipt::Refused => {}
+            // A source that skips is asked again from the first that is missing, once: what is still on its way skips too.
+            Receipt::Gap { expected } => {
+                let is_source = self.peers.sources.get(&name) == Some(&from);
+                if is_source && self.peers.asked.get(&name) != Some(&(from, expected)) {
+                    self.ask(from, name, expected);
+                }
+            }
+            Receipt::Fork(why) => {
+                self.notice(
+                    "fork",
+                    format!("{why}; the log is halted, its writer's disk was copied or altered"),
+                );
+                self.replan();
+            }
+        }
+    }
+
+    pub(crate) fn subscribe(&mut self, from: RegionId, link: Link, name: LogName, seq: Seq) {
+        if let Some(peer) = self.peers.on(from, link) {
+            peer.sending.insert(name, Cursor::at(seq.max(Seq(1))));
+            self.serve(from, name);
+        }
+    }
+
+    /// Sends a peer what it wants of a log, as far as its window goes.
+    pub(crate) fn serve(&mut self, region: RegionId, name: LogName) {
+        let end = self.state.logs.held(name);
+        let own = self.writer.name();
+        let shard = self.options.shard;
+        let Some(peer) = self.peers.peers.get_mut(&region) else { return };
+        let (Some(link), Some(cursor)) = (peer.link, peer.sending.get_mut(&name)) else { return };
+        while cursor.next <= end && cursor.has_room() && !cursor.is_loading {
+            let recent = if name == own { self.writer.recent(cursor.next) } else { None };
+            match recent {
+                Some(batch) => {
+                    cursor.sent(cursor.next, batch.bytes().len());
+                    self.effects.push_back(Effect::Ship { peer: region, link, batch: batch.clone() });
+                }
+                None => {
+                    cursor.is_loading = true;
+                    let log = log_id(shard, name);
+                    let from = cursor.next;
+                    let bytes_max = LOAD_BYTES;
+                    self.effects.push_back(Effect::Load { peer: region, link, log, from, bytes_max });
+                }
+            }
+        }
+    }
+
+    pub(crate) fn loaded(&mut self, region: RegionId, link: Link, name: LogName, batches: &[Batch]) {
+        let end = self.state.logs.held(name);
+        let Some(peer) = self.peers.on(region, link) else { return };
+        let Some(cursor) = peer.sending.get_mut(&name).filter(|cursor| cursor.is_loading) else { return };
+        let before = cursor.next;
+        if !batches.is_empty() && !batches.iter().any(|batch| batch.header().seq == before) {
+            // Read for an earlier subscription of the same peer; what was asked for this one is still to come.
+            return;
+        }
+        cursor.is_loading = false;
+        for batch in batches {
+            let seq = batch.header().seq;
+            // The files may hold more than was applied here; that is not offered yet.
+            if seq == cursor.next && seq <= end {
+                cursor.sent(seq, batch.bytes().len());
+                self.effects.push_back(Effect::Ship { peer: region, link, batch: batch.clone() });
+            }
+        }
+        if cursor.next == before {
+            peer.sending.remove(&name);
+            let text = format!(
+                "region {region} wants log {name:?} from {before} on, which is not in the files here"
+            );
+            self.notice("log_missing", text);
+            return;
+        }
+        self.serve(region, name);
+    }
+
+    pub(crate) fn acked(&mut self, from: RegionId, link: Link, positions: &[Position]) {
+        let own = self.writer.name();
+        let mut is_ahead = false;
+        let mut to_serve = Vec::new();
+        {
+            let Some(peer) = self.peers.on(from, link) else { return };
+            for position in positions {
+                let name = (position.log.region, position.log.epoch);
+                peer.applied.raise(name.0, name.1, position.seq);
+                if let Some(cursor) = peer.sending.get_mut(&name) {
+                    cursor.acked(position.seq);
+                    to_serve.push(name);
+                }
+            }
+        }
+        for name in to_serve {
+            self.serve(from, name);
+        }
+        for position in positions {
+            let name = (position.log.region, position.log.epoch);
+            let received = self.intake.received(name, &self.state.logs);
+            is_ahead |= name != own
+                && position.seq > received
+                && self.state.logs.sealed(name).is_none()
+                && !self.peers.is_coming(name, received);
+        }
+        // What a log waits for is held by whoever applied its seal: this ack may be the one that tells.
+        if is_ahead || self.intake.blocked().next().is_some() {
+            self.replan();
+        }
+        if let Some(slowest) = self.slowest_ack() {
+            self.progress.acked(slowest);
+        }
+        self.wake_barriers(from);
+    }
+
+    /// How far every peer has applied this region's log.
+    pub(crate) fn slowest_ack(&self) -> Option<Seq> {
+        let (region, epoch) = self.writer.name();
+        self.peers.peers.values().map(|peer| peer.applied.get(region, epoch)).min()
+    }
+
+    pub(crate) fn pause(&mut self, region: RegionId, is_paused: bool, now: Now) {
+        let Some(peer) = self.peers.peers.get_mut(&region) else { return };
+        peer.is_paused = is_paused;
+        if !is_paused {
+            for name in self.intake.of_region(region) {
+                self.apply_ready(name, now);
+            }
+        }
+    }
+}
