@@ -207,6 +207,12 @@ impl RecordsBuilder {
         self.ops_count
     }
 
+    /// How many writes it holds: sets and deletes.
+    #[must_use]
+    pub fn writes_count(&self) -> usize {
+        self.columns.write_cells.len()
+    }
+
     /// How many of the writes delete a counter.
     #[must_use]
     pub fn counter_deletes_count(&self) -> usize {

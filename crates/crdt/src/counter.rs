@@ -93,6 +93,12 @@ impl<L: Copy + Ord> Counter<L> {
         generation >= present
     }
 
+    /// Whether a log added anything in the present generation.
+    #[must_use]
+    pub fn has(&self, log: L) -> bool {
+        self.slots.iter().any(|slot| slot.log == log)
+    }
+
     /// A log's totals (P, N) in the present generation.
     #[must_use]
     pub fn totals(&self, log: L) -> (u128, u128) {

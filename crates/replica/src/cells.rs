@@ -1,7 +1,7 @@
 //! The cells of one shard: tables of counters and registers, with a digest that is kept up as they change.
 //!
 //! The digest is a sum over the cells of a hash of each cell's canonical bytes, so it does not depend on the order of
-//! anything, and a change costs two hashes. It covers the *state* (slots, generations, dots, tombstones), not what a
+//! anything, and an add costs the hashes of one slot. It covers the *state* (slots, generations, dots, tombstones), not what a
 //! reader sees, and reads no clock (C2).
 
 use hashbrown::HashTable;
@@ -86,22 +86,29 @@ fn put_log(out: &mut CanonicalBytes, (region, epoch): LogName) {
     out.extend_from_slice(&epoch.0.to_le_bytes());
 }
 
-fn hash_counter(tenant: TenantId, key: &[u8], counter: &Counter<LogIndex>, logs: &Logs) -> u128 {
-    let mut out = canonical_name(tenant, Kind::Counter, key);
-    put_stamp(&mut out, counter.generation());
-    // By name: the index of a log differs from process to process.
-    let mut slots: SmallVec<[(LogName, u128, u128); 4]> = counter
-        .logs()
-        .into_iter()
-        .map(|(log, positive, negative)| (logs.name(log), positive, negative))
-        .collect();
-    slots.sort_unstable();
-    for (log, positive, negative) in slots {
-        put_log(&mut out, log);
-        out.extend_from_slice(&positive.to_le_bytes());
-        out.extend_from_slice(&negative.to_le_bytes());
-    }
+fn hash_name(tenant: TenantId, kind: Kind, key: &[u8]) -> u128 {
+    xxh3_128(&canonical_name(tenant, kind, key))
+}
+
+/// One log's part of a counter. By name: the index of a log differs from process to process.
+fn hash_slot(name: u128, (region, epoch): LogName, positive: u128, negative: u128) -> u128 {
+    let mut out = [0u8; 66];
+    out[..16].copy_from_slice(&name.to_le_bytes());
+    out[16..18].copy_from_slice(&region.get().to_le_bytes());
+    out[18..34].copy_from_slice(&epoch.0.to_le_bytes());
+    out[34..50].copy_from_slice(&positive.to_le_bytes());
+    out[50..].copy_from_slice(&negative.to_le_bytes());
     xxh3_128(&out)
+}
+
+/// A counter's part is a sum itself, so that an add to one slot costs the hashes of that slot alone.
+fn hash_counter(tenant: TenantId, key: &[u8], counter: &Counter<LogIndex>, logs: &Logs) -> u128 {
+    let name = hash_name(tenant, Kind::Counter, key);
+    let mut out = CanonicalBytes::from_slice(&name.to_le_bytes());
+    put_stamp(&mut out, counter.generation());
+    counter.logs().into_iter().fold(xxh3_128(&out), |sum, (log, positive, negative)| {
+        sum.wrapping_add(hash_slot(name, logs.name(log), positive, negative))
+    })
 }
 
 fn hash_register(tenant: TenantId, key: &[u8], register: &Register<LogName>) -> u128 {
@@ -132,6 +139,11 @@ impl Cells {
         self.registers.get(tenant, key)
     }
 
+    /// Whether any register was ever written here: most shards of counters can skip the look-up.
+    pub(crate) fn has_registers(&self) -> bool {
+        !self.registers.0.is_empty()
+    }
+
     /// The kind a reader sees under a key; of two, the register.
     pub(crate) fn visible_kind(&self, tenant: TenantId, key: &[u8], now: Time) -> Option<Kind> {
         if self.register(tenant, key).is_some_and(|register| register.is_visible(now)) {
@@ -154,9 +166,17 @@ impl Cells {
     pub(crate) fn add(&mut self, add: &Add<'_>, log: LogIndex, logs: &Logs) {
         let CellName { tenant, key, .. } = add.cell;
         let (counter, is_new) = self.counters.get_or_insert(tenant, key, Counter::new);
-        let before = if is_new { 0 } else { hash_counter(tenant, key, counter, logs) };
-        counter.add(log, add.generation, add.positive, add.negative);
-        let after = hash_counter(tenant, key, counter, logs);
+        let (before, after) = if !is_new && counter.generation() == add.generation && counter.has(log) {
+            let name = hash_name(tenant, Kind::Counter, key);
+            let slot = |(positive, negative)| hash_slot(name, logs.name(log), positive, negative);
+            let before = slot(counter.totals(log));
+            counter.add(log, add.generation, add.positive, add.negative);
+            (before, slot(counter.totals(log)))
+        } else {
+            let before = if is_new { 0 } else { hash_counter(tenant, key, counter, logs) };
+            counter.add(log, add.generation, add.positive, add.negative);
+            (before, hash_counter(tenant, key, counter, logs))
+        };
         self.digest = self.digest.wrapping_sub(before).wrapping_add(after);
     }
 

@@ -5,9 +5,7 @@
 use std::collections::VecDeque;
 
 use tombolo_causality::{HybridClock, Time};
-use tombolo_codec::{
-    Batch, Checkpoint,
-};
+use tombolo_codec::{Batch, Checkpoint};
 
 use crate::barrier::{Reader, Waiters};
 use crate::effect::{Answer, Effect, Notice};

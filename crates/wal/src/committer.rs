@@ -258,7 +258,6 @@ impl Committer {
     /// [`CommitEvent::Durable`] or [`CommitEvent::Failed`].
     ///
     /// Errors: [`Refused`] with the batch; never waits.
-    #[expect(clippy::result_large_err, reason = "the batch goes back to the caller, who tries it again")]
     pub fn try_append(&self, batch: Batch) -> Result<(), Refused<Batch>> {
         let (shard, bytes) = (batch.header().log.shard, batch.bytes().len());
         self.commit_inbox(shard).push(Work::Append(batch), bytes, 0).map_err(|refused| match refused {
