@@ -1,0 +1,128 @@
+//! Long links under load: lag stays below 2 s, and comes back below it after a cut too short to end a connection.
+//!
+//! Such a cut loses what is in flight and leaves the connections as they are, so that it is the congestion control that
+//! has to find its pace again.
+
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail its test")]
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tombolo_sdk::Client;
+use tombolo_testbed::relay::LinkConditions;
+use tombolo_tests::bed::{Bed, REGIONS};
+use tombolo_tests::{tell, within};
+
+/// One way, as between Ireland, Virginia and Mumbai.
+const PATHS: [(&str, &str, u64); 3] = [("eu", "us", 40), ("eu", "ap", 60), ("us", "ap", 75)];
+/// Signals per second in each region: a fifth of them register writes.
+const PER_SECOND: u64 = 5_000;
+const SETS_IN_FLIGHT_MAX: usize = 256;
+const LAG_MAX_SECONDS: f64 = 2.0;
+const CUT: Duration = Duration::from_millis(500);
+
+/// Adds go through a writer; each set is a request of its own, as applications send them that want its answer.
+async fn write(region: &'static str, client: Client, stop: watch::Receiver<bool>) -> (u64, u64) {
+    let session = client.session().await.unwrap();
+    let (mut writer, mut adds, mut sets) = (session.writer(), 0, JoinSet::new());
+    let (mut count, mut done, start) = (0, 0, Instant::now());
+    while !*stop.borrow() {
+        let due = start.elapsed().as_millis() as u64 * PER_SECOND / 1_000;
+        while count < due {
+            count += 1;
+            if count % 5 > 0 {
+                writer.add(format!("miles:{}", count * 7_919 % 6_000), 1).await.unwrap();
+                adds += 1;
+                continue;
+            }
+            if sets.len() >= SETS_IN_FLIGHT_MAX {
+                done += u64::from(sets.join_next().await.unwrap().unwrap());
+            }
+            let register = session.register(format!("last:{}", count * 31 % 4_000));
+            let value = format!("{region} was here for the {count}th time");
+            sets.spawn(async move { register.set(value).await.is_ok() });
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    done += sets.join_all().await.into_iter().map(u64::from).sum::<u64>();
+    let report = writer.flush().await.unwrap();
+    assert_eq!(report.accepted, adds, "{report:?}");
+    (count, adds + done)
+}
+
+/// The greatest lag that any region has of any other, and of which pair.
+fn worst_lag(bed: &Bed) -> (f64, String) {
+    let mut worst = (0.0, "none".to_owned());
+    for region in REGIONS {
+        let status = bed.cluster.status(region).unwrap();
+        for peer in status["peers"].as_array().unwrap() {
+            let lag = peer["lag_seconds"].as_f64().unwrap();
+            if lag > worst.0 {
+                worst = (lag, format!("{region} → {}", peer["region"].as_str().unwrap()));
+            }
+        }
+    }
+    worst
+}
+
+/// Watches for some seconds; the greatest lag and the last one.
+fn watch_lag(bed: &Bed, seconds: f64) -> ((f64, String), (f64, String)) {
+    let start = Instant::now();
+    let (mut worst, mut last) = ((0.0, String::new()), (0.0, String::new()));
+    while start.elapsed().as_secs_f64() < seconds {
+        std::thread::sleep(Duration::from_millis(100));
+        last = worst_lag(bed);
+        if last.0 > worst.0 {
+            worst.clone_from(&last);
+        }
+    }
+    (worst, last)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lag_over_long_links_stays_below_two_seconds_and_returns_there_after_a_short_cut() {
+    let bed =
+        Bed::start_with(|options| options.with_links(LinkConditions::delayed(Duration::from_millis(60))));
+    let relay = bed.cluster.relay().unwrap();
+    for (a, b, ms) in PATHS {
+        let conditions = LinkConditions::delayed(Duration::from_millis(ms));
+        relay.set(a, b, conditions.clone()).unwrap();
+        relay.set(b, a, conditions).unwrap();
+    }
+    let clients = bed.clients().await;
+    let (stop, stopped) = watch::channel(false);
+    let spawn = |(region, client): (&&'static str, &Client)| {
+        tokio::spawn(write(region, client.clone(), stopped.clone()))
+    };
+    let writers: Vec<_> = REGIONS.iter().zip(&clients).map(spawn).collect();
+    let (calm, _) = watch_lag(&bed, 4.0);
+    relay.isolate("ap").unwrap();
+    tokio::time::sleep(CUT).await;
+    relay.heal_all();
+    let bytes = relay.bytes_total();
+    let (after, last) = watch_lag(&bed, 4.0);
+    let shipped = (relay.bytes_total() - bytes) as f64 / 4.0 / 1e6;
+    stop.send_replace(true);
+    for writer in writers {
+        let (count, accepted) = within("a writer", 40, writer).await.unwrap();
+        assert_eq!(accepted, count);
+    }
+    let equal = bed.await_equal_digests();
+    let reconnects: Vec<String> = REGIONS
+        .iter()
+        .map(|region| bed.peer(region, if *region == "eu" { "us" } else { "eu" })["reconnects"].to_string())
+        .collect();
+    tell(&format!(
+        "long links: lag at most {:.2} s ({}); after a cut of {CUT:?} at most {:.2} s ({}), 4 s later {:.2} s ({}), {shipped:.2} MB/s on all links; equal {} ms after the last ack; reconnects {reconnects:?}",
+        calm.0,
+        calm.1,
+        after.0,
+        after.1,
+        last.0,
+        last.1,
+        equal.as_millis()
+    ));
+    assert!(calm.0 < LAG_MAX_SECONDS, "before any cut: {} s of {}", calm.0, calm.1);
+    assert!(last.0 < LAG_MAX_SECONDS, "4 s after a cut of {CUT:?}: {} s of {}", last.0, last.1);
+}
