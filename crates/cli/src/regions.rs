@@ -35,7 +35,8 @@ impl Regions {
     /// Makes a cluster and starts its daemons. Blocks until all are ready.
     pub(crate) fn start(options: ClusterOptions) -> Result<Self, CliError> {
         let started = TestCluster::start(options).map_err(cluster_error)?;
-        Self::with_files(&started.dir().to_owned(), Some(started))
+        let dir = started.dir().to_owned();
+        Self::with_files(&dir, Some(started))
     }
 
     /// The regions of a cluster that others run.

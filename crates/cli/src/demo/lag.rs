@@ -1,4 +1,4 @@
-//! The lag of every region, asked of the regions themselves while the replay runs, and the worst of it per phase.
+//! The lag of every region, asked of the regions themselves while the replay runs, and what it came to per phase.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,9 +23,9 @@ pub(super) struct Lag {
     pub(super) before: f64,
     /// Greatest from the cut until everything written by its end was everywhere.
     pub(super) during: f64,
-    /// Greatest after that.
-    pub(super) after: f64,
-    /// At the last look.
+    /// At the last look after that, while all still wrote; none if the replay was over by then.
+    pub(super) after: Option<f64>,
+    /// At the last look of all.
     #[serde(skip)]
     pub(super) latest: f64,
 }
@@ -33,12 +33,11 @@ pub(super) struct Lag {
 impl Lag {
     fn look(&mut self, phase: Phase, status: &Status) {
         self.latest = status.peers.iter().map(|peer| peer.lag_seconds).fold(0.0, f64::max);
-        let worst = match phase {
-            Phase::Before => &mut self.before,
-            Phase::Cut | Phase::Healing => &mut self.during,
-            Phase::Healed | Phase::Over => &mut self.after,
-        };
-        *worst = worst.max(self.latest);
+        match phase {
+            Phase::Before => self.before = self.before.max(self.latest),
+            Phase::Cut | Phase::Healing => self.during = self.during.max(self.latest),
+            Phase::Healed | Phase::Over => self.after = Some(self.latest),
+        }
     }
 }
 
@@ -82,7 +81,7 @@ mod tests {
     use crate::client::Peer;
 
     #[test]
-    fn the_worst_peer_counts_and_each_phase_keeps_its_own() {
+    fn the_worst_peer_counts_and_after_the_cut_the_last_look() {
         let status = |lags: &[f64]| Status {
             peers: lags.iter().map(|&lag_seconds| Peer { lag_seconds, ..Peer::default() }).collect(),
             ..Status::default()
@@ -91,7 +90,9 @@ mod tests {
         lag.look(Phase::Before, &status(&[0.1, 0.05]));
         lag.look(Phase::Cut, &status(&[0.1, 2.5]));
         lag.look(Phase::Healing, &status(&[1.0, 0.2]));
+        assert_eq!(lag.after, None);
+        lag.look(Phase::Healed, &status(&[0.9, 0.02]));
         lag.look(Phase::Healed, &status(&[0.04, 0.02]));
-        assert_eq!(lag, Lag { before: 0.1, during: 2.5, after: 0.04, latest: 0.04 });
+        assert_eq!(lag, Lag { before: 0.1, during: 2.5, after: Some(0.04), latest: 0.04 });
     }
 }

@@ -39,8 +39,8 @@ pub(super) struct Outcome {
 pub(super) struct Cut {
     pub(super) region: String,
     pub(super) seconds: f64,
-    /// From the end of the cut until all that was written before it ended was everywhere.
-    pub(super) heal_seconds: f64,
+    /// From the end of the cut until all that was written before it ended was everywhere; none if it never was.
+    pub(super) heal_seconds: Option<f64>,
 }
 
 /// One region.
@@ -107,7 +107,7 @@ impl Outcome {
                 ms(visible.p50),
                 ms(visible.p99),
                 format!("{:.1} s", lag.during),
-                format!("{:.2} s", lag.after),
+                lag.after.map_or_else(|| "-".to_owned(), |after| format!("{after:.2} s")),
                 region.flights_counted.to_string(),
                 format!("{}/{}", self.keys - region.differences_count.min(self.keys), self.keys),
             ]);
@@ -122,7 +122,9 @@ impl Outcome {
             self.flights,
             self.signals,
         );
-        text += &format!("{region} was cut off for {seconds:.1} s and healed in {heal_seconds:.2} s\n");
+        let healed =
+            heal_seconds.map_or_else(|| "did not heal".to_owned(), |after| format!("healed in {after:.2} s"));
+        text += &format!("{region} was cut off for {seconds:.1} s and {healed}\n");
         for region in &self.regions {
             for difference in region.differences.iter().take(DIFFERENCES_MAX) {
                 text += &format!("  {}: {difference}\n", region.region);
@@ -149,7 +151,7 @@ mod tests {
             failed: 0,
             ack_ms: Summary { p50: 0.5, p95: 1.0, p99: 2.0, max: 3.0 },
             visible_ms: Summary { p50: 61.2, p95: 62.0, p99: 70.0, max: 71.0 },
-            lag_seconds: Lag { before: 0.0, during: 3.04, after: 0.061, latest: 0.0 },
+            lag_seconds: Lag { before: 0.0, during: 3.04, after: Some(0.061), latest: 0.0 },
             flights_counted: 4,
             differences_count: differences.len(),
             differences,
@@ -163,7 +165,7 @@ mod tests {
             flights: 4,
             signals: 18,
             keys: 5,
-            cut: Cut { region: "us-east".into(), seconds: 3.0, heal_seconds: 0.413 },
+            cut: Cut { region: "us-east".into(), seconds: 3.0, heal_seconds: Some(0.413) },
             digests_equal: true,
             digests: None,
             regions: vec![region("eu-west", Vec::new()), region("us-east", differences)],

@@ -21,7 +21,7 @@ use crate::error::{CliError, Exit};
 use crate::regions::{Regions, cluster_error, sdk_error};
 
 /// How long barriers and equal digests may take; far beyond what a healed network needs.
-const BARRIER_TIMEOUT: Duration = Duration::from_secs(60);
+const BARRIER_TIMEOUT: Duration = Duration::from_secs(30);
 /// From one look at the digests to the next.
 const DIGEST_EVERY: Duration = Duration::from_millis(50);
 /// Where in the replay the cut begins.
@@ -82,9 +82,7 @@ impl<'a> Play<'a> {
         let mut played = self.replay(shares, &clients, &sessions).await?;
         let expected = expectations(oracle, names, &mut played);
         self.progress.step("waiting until the last write is everywhere, then comparing every key");
-        for (name, (client, session)) in names.iter().zip(clients.iter().zip(&sessions)) {
-            played.failures.extend(barrier(name, client, &session.token()).await?);
-        }
+        played.failures.extend(self.barriers(&clients, tokens(&sessions)).await?);
         let (digests_equal, digests) = self.await_equal_digests().await?;
         let mut compared = Vec::new();
         for (name, client) in names.iter().zip(&clients) {
@@ -183,30 +181,34 @@ impl<'a> Play<'a> {
         let cut = Instant::now();
         self.progress.step(&format!("✂ {name} is cut off; every region goes on writing"));
         tokio::time::sleep(Duration::from_secs_f64(self.cut_seconds)).await;
-        let tokens: Vec<Token> = sessions.iter().map(Session::token).collect();
+        let tokens = tokens(sessions);
         let seconds = cut.elapsed().as_secs_f64();
         phase.send_replace(Phase::Healing);
         relay.heal_all();
         let healed = Instant::now();
-        let waits: Vec<_> = clients
-            .iter()
-            .zip(tokens)
-            .zip(names)
-            .map(|((client, token), name)| {
-                let (client, name) = (client.clone(), name.clone());
-                tokio::spawn(async move { barrier(&name, &client, &token).await })
-            })
-            .collect();
-        let mut failures = Vec::new();
-        for waited in joined(waits).await? {
-            failures.extend(waited?);
-        }
-        let heal_seconds = healed.elapsed().as_secs_f64();
+        let failures = self.barriers(clients, tokens).await?;
+        let heal_seconds = failures.is_empty().then(|| healed.elapsed().as_secs_f64());
         phase.send_replace(Phase::Healed);
-        self.progress.step(&format!(
-            "the links are back; all that was written meanwhile is everywhere after {heal_seconds:.2} s"
+        self.progress.step(&heal_seconds.map_or_else(
+            || "the links are back; not all that was written meanwhile has arrived in time".to_owned(),
+            |after| {
+                format!("the links are back; all that was written meanwhile is everywhere after {after:.2} s")
+            },
         ));
         Ok((Cut { region: name.clone(), seconds, heal_seconds }, failures))
+    }
+
+    /// Waits until each region's token is everywhere, all at once; says who is late.
+    async fn barriers(&self, clients: &[Client], tokens: Vec<Token>) -> Result<Vec<String>, CliError> {
+        let waits = clients.iter().zip(tokens).zip(&self.names).map(|((client, token), name)| {
+            let (client, name) = (client.clone(), name.clone());
+            tokio::spawn(async move { barrier(&name, &client, &token).await })
+        });
+        let mut late = Vec::new();
+        for waited in joined(waits.collect()).await? {
+            late.extend(waited?);
+        }
+        Ok(late)
     }
 
     fn relay(&self) -> &Relay {
@@ -226,6 +228,11 @@ impl<'a> Play<'a> {
             }
         }
     }
+}
+
+/// All that each session has written so far.
+fn tokens(sessions: &[Session]) -> Vec<Token> {
+    sessions.iter().map(Session::token).collect()
 }
 
 /// Waits until a token is everywhere; says who is late if it is not in time.
