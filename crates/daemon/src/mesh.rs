@@ -40,6 +40,17 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 const KIND_MESSAGE: u8 = 1;
 const KIND_BATCH: u8 = 2;
 
+/// A connection that a peer made, and the first frame on its control stream.
+pub(crate) type Incoming<L> = (L, Frame);
+
+/// Hands an accepted connection to its peer's task once the peer speaks on it.
+pub(crate) async fn introduce<L: Link>(link: L, mailbox: mpsc::Sender<Incoming<L>>) {
+    if let Ok(Ok(frame)) = tokio::time::timeout(HELLO_WITHIN, link.recv(Channel::Control)).await {
+        // The daemon is stopping if nobody takes it.
+        let _ = mailbox.send((link, frame)).await;
+    }
+}
+
 /// What this node is to its peers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Own {
@@ -90,28 +101,29 @@ impl Mesh {
         Self { own, shards, outlets, skew, links, next_link: AtomicU64::new(1) }
     }
 
-    /// Keeps a connection to one peer until `stop` says so. `incoming` gives the peer's own connections.
+    /// Keeps a connection to one peer until `stop` says so. `incoming` gives the peer's own connections, each with the
+    /// first frame on its control stream: who dials makes several attempts and speaks on one of them only.
     pub(crate) async fn keep<T: Transport>(
         self: Arc<Self>,
         transport: Arc<T>,
         peer: RegionId,
         address: String,
-        mut incoming: mpsc::Receiver<T::Link>,
+        mut incoming: mpsc::Receiver<Incoming<T::Link>>,
         mut stop: watch::Receiver<bool>,
     ) {
         let outlet = self.outlets.peer(peer).expect("every peer has an outlet");
-        let mut next: Option<T::Link> = None;
+        let mut next: Option<Incoming<T::Link>> = None;
         loop {
-            let link = match next.take() {
-                Some(link) => link,
+            let (link, first) = match next.take() {
+                Some((link, first)) => (link, Some(first)),
                 None => tokio::select! {
                     biased;
                     _ = stop.wait_for(|stop| *stop) => return,
                     link = incoming.recv() => match link {
-                        Some(link) => link,
+                        Some((link, first)) => (link, Some(first)),
                         None => return,
                     },
-                    link = dial(transport.clone(), peer, address.clone()), if self.own.region < peer => link,
+                    link = dial(transport.clone(), peer, address.clone()), if self.own.region < peer => (link, None),
                 },
             };
             let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
@@ -122,7 +134,7 @@ impl Mesh {
                 state.lost_unix_ms = None;
             });
             self.outlets.metrics.reconnects.get_or_create(&PeerLabel { region: outlet.name.clone() }).inc();
-            let run = self.run_link(link.clone(), id, &outlet, &mut stop);
+            let run = self.run_link(link.clone(), first, id, &outlet, &mut stop);
             let ended = tokio::select! {
                 ended = run => ended,
                 Some(newer) = incoming.recv() => {
@@ -149,6 +161,7 @@ impl Mesh {
     async fn run_link<L: Link>(
         &self,
         link: L,
+        first: Option<Frame>,
         id: LinkId,
         outlet: &Arc<PeerOutlet>,
         stop: &mut watch::Receiver<bool>,
@@ -183,7 +196,7 @@ impl Mesh {
             peer_epoch: None,
         };
         tokio::select! {
-            ended = conversation.run() => ended,
+            ended = conversation.run(first) => ended,
             Some(ended) = tasks.join_next() => ended.unwrap_or_else(|error| Ended::Protocol(error.to_string())),
             () = async { drop(stop.wait_for(|stop| *stop).await) } => {
                 // The queue is sent before the link is finished.
@@ -241,7 +254,12 @@ struct Conversation<'a, L> {
 }
 
 impl<L: Link> Conversation<'_, L> {
-    async fn run(mut self) -> Ended {
+    async fn run(mut self, first: Option<Frame>) -> Ended {
+        if let Some(frame) = first
+            && let Err(ended) = self.take(frame).await
+        {
+            return ended;
+        }
         let deadline = tokio::time::sleep(HELLO_WITHIN);
         tokio::pin!(deadline);
         loop {

@@ -27,7 +27,7 @@ use crate::checkpoints;
 use crate::clock::{Clock, draw};
 use crate::config::{ClusterConfig, ConfigError, Durability, RegionConfig};
 use crate::findings::Findings;
-use crate::mesh::{Mesh, Own};
+use crate::mesh::{Mesh, Own, introduce};
 use crate::metrics::Metrics;
 use crate::node::{Outlets, Shards};
 use crate::recovery::{Recovered, recover};
@@ -384,12 +384,12 @@ impl Daemon {
         }
         let peers = self.peers.clone();
         self.tasks.spawn(async move {
+            let mut introductions = JoinSet::new();
             while let Ok(link) = peers.accept().await {
-                let Some(mailbox) = mailboxes.get(&link.peer()) else { continue };
-                // A peer that dials faster than its links are taken gets its latest one later.
-                if mailbox.try_send(link).is_err() {
-                    tracing::debug!("a connection was not taken: too many at once");
+                if let Some(mailbox) = mailboxes.get(&link.peer()) {
+                    introductions.spawn(introduce(link, mailbox.clone()));
                 }
+                while introductions.try_join_next().is_some() {}
             }
         });
     }
