@@ -5,11 +5,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails must fail its test")]
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tombolo_sdk::Client;
+use tombolo_sdk::{Client, SdkError, Written};
 use tombolo_testbed::relay::LinkConditions;
 use tombolo_tests::bed::{Bed, REGIONS};
 use tombolo_tests::{tell, within};
@@ -23,10 +24,16 @@ const LAG_MAX_SECONDS: f64 = 2.0;
 const CUT: Duration = Duration::from_millis(500);
 
 /// Adds go through a writer; each set is a request of its own, as applications send them that want its answer.
-async fn write(region: &'static str, client: Client, stop: watch::Receiver<bool>) -> (u64, u64) {
+/// Gives how many sets failed for which reason.
+async fn write(region: &'static str, client: Client, stop: watch::Receiver<bool>) -> BTreeMap<String, u64> {
     let session = client.session().await.unwrap();
     let (mut writer, mut adds, mut sets) = (session.writer(), 0, JoinSet::new());
-    let (mut count, mut done, start) = (0, 0, Instant::now());
+    let (mut count, mut failed, start) = (0, BTreeMap::new(), Instant::now());
+    let mut note = |set: Result<Written, SdkError>| {
+        if let Err(error) = set {
+            *failed.entry(error.to_string()).or_default() += 1;
+        }
+    };
     while !*stop.borrow() {
         let due = start.elapsed().as_millis() as u64 * PER_SECOND / 1_000;
         while count < due {
@@ -37,18 +44,18 @@ async fn write(region: &'static str, client: Client, stop: watch::Receiver<bool>
                 continue;
             }
             if sets.len() >= SETS_IN_FLIGHT_MAX {
-                done += u64::from(sets.join_next().await.unwrap().unwrap());
+                note(sets.join_next().await.unwrap().unwrap());
             }
             let register = session.register(format!("last:{}", count * 31 % 4_000));
             let value = format!("{region} was here for the {count}th time");
-            sets.spawn(async move { register.set(value).await.is_ok() });
+            sets.spawn(async move { register.set(value).await });
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    done += sets.join_all().await.into_iter().map(u64::from).sum::<u64>();
+    sets.join_all().await.into_iter().for_each(note);
     let report = writer.flush().await.unwrap();
     assert_eq!(report.accepted, adds, "{report:?}");
-    (count, adds + done)
+    failed
 }
 
 /// The greatest lag that any region has of any other, and of which pair.
@@ -82,8 +89,22 @@ fn watch_lag(bed: &Bed, seconds: f64) -> ((f64, String), (f64, String)) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lag_over_long_links_stays_below_two_seconds_and_returns_there_after_a_short_cut() {
-    let bed =
-        Bed::start_with(|options| options.with_links(LinkConditions::delayed(Duration::from_millis(60))));
+    cut_shortly("long links", LinkConditions::delayed(Duration::from_millis(60))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "red: CappedBbr takes the least round trip of a connection's whole life for that of the path as it is"]
+async fn lag_returns_below_two_seconds_after_a_short_cut_of_links_that_became_longer() {
+    cut_shortly("links that became longer", LinkConditions::default()).await;
+}
+
+/// Links are as `at_first` when the regions connect, and as long as [`PATHS`] says from then on.
+async fn cut_shortly(name: &str, at_first: LinkConditions) {
+    let bed = Bed::start_with(|options| options.with_links(at_first));
+    bed.until("all are linked", 10, |bed| {
+        let apart = PATHS.iter().find(|(a, b, _)| bed.peer(a, b)["state"] != "ok");
+        apart.map(|(a, b, _)| format!("{a} and {b} are not"))
+    });
     let relay = bed.cluster.relay().unwrap();
     for (a, b, ms) in PATHS {
         let conditions = LinkConditions::delayed(Duration::from_millis(ms));
@@ -105,16 +126,12 @@ async fn lag_over_long_links_stays_below_two_seconds_and_returns_there_after_a_s
     let shipped = (relay.bytes_total() - bytes) as f64 / 4.0 / 1e6;
     stop.send_replace(true);
     for writer in writers {
-        let (count, accepted) = within("a writer", 40, writer).await.unwrap();
-        assert_eq!(accepted, count);
+        let failed = within("a writer", 40, writer).await.unwrap();
+        assert!(failed.is_empty(), "register writes were refused: {failed:#?}");
     }
     let equal = bed.await_equal_digests();
-    let reconnects: Vec<String> = REGIONS
-        .iter()
-        .map(|region| bed.peer(region, if *region == "eu" { "us" } else { "eu" })["reconnects"].to_string())
-        .collect();
     tell(&format!(
-        "long links: lag at most {:.2} s ({}); after a cut of {CUT:?} at most {:.2} s ({}), 4 s later {:.2} s ({}), {shipped:.2} MB/s on all links; equal {} ms after the last ack; reconnects {reconnects:?}",
+        "{name}: lag at most {:.2} s ({}); after a cut of {CUT:?} at most {:.2} s ({}), 4 s later {:.2} s ({}), {shipped:.2} MB/s on all links; equal {} ms after the last ack",
         calm.0,
         calm.1,
         after.0,
