@@ -146,7 +146,9 @@ impl Replica {
 
     pub(crate) fn subscribe(&mut self, from: RegionId, link: Link, name: LogName, seq: Seq) {
         if let Some(peer) = self.peers.on(from, link) {
-            peer.sending.insert(name, Cursor::at(seq.max(Seq(1))));
+            // An ack may overtake the question: another source went on delivering meanwhile.
+            let applied = peer.applied.get(name.0, name.1);
+            peer.sending.insert(name, Cursor::at(seq.max(applied.next())));
             self.serve(from, name);
         }
     }
@@ -158,7 +160,7 @@ impl Replica {
         let shard = self.options.shard;
         let Some(peer) = self.peers.peers.get_mut(&region) else { return };
         let (Some(link), Some(cursor)) = (peer.link, peer.sending.get_mut(&name)) else { return };
-        while cursor.next <= end && cursor.has_room() && !cursor.is_loading {
+        while cursor.next <= end && cursor.has_room() && cursor.loading.is_none() {
             let recent = if name == own { self.writer.recent(cursor.next) } else { None };
             match recent {
                 Some(batch) => {
@@ -166,9 +168,9 @@ impl Replica {
                     self.effects.push_back(Effect::Ship { peer: region, link, batch: batch.clone() });
                 }
                 None => {
-                    cursor.is_loading = true;
                     let log = log_id(shard, name);
                     let from = cursor.next;
+                    cursor.loading = Some(from);
                     let bytes_max = LOAD_BYTES;
                     self.effects.push_back(Effect::Load { peer: region, link, log, from, bytes_max });
                 }
@@ -179,13 +181,13 @@ impl Replica {
     pub(crate) fn loaded(&mut self, region: RegionId, link: Link, name: LogName, batches: &[Batch]) {
         let end = self.state.logs.held(name);
         let Some(peer) = self.peers.on(region, link) else { return };
-        let Some(cursor) = peer.sending.get_mut(&name).filter(|cursor| cursor.is_loading) else { return };
-        let before = cursor.next;
-        if !batches.is_empty() && !batches.iter().any(|batch| batch.header().seq == before) {
+        let Some(cursor) = peer.sending.get_mut(&name) else { return };
+        let Some(from) = cursor.loading else { return };
+        if !batches.is_empty() && !batches.iter().any(|batch| batch.header().seq == from) {
             // Read for an earlier subscription of the same peer; what was asked for this one is still to come.
             return;
         }
-        cursor.is_loading = false;
+        cursor.loading = None;
         for batch in batches {
             let seq = batch.header().seq;
             // The files may hold more than was applied here; that is not offered yet.
@@ -194,11 +196,11 @@ impl Replica {
                 self.effects.push_back(Effect::Ship { peer: region, link, batch: batch.clone() });
             }
         }
-        if cursor.next == before {
+        // An ack may have moved the cursor on while the files were read: then it asks for what it stands at.
+        if cursor.next == from {
             peer.sending.remove(&name);
-            let text = format!(
-                "region {region} wants log {name:?} from {before} on, which is not in the files here"
-            );
+            let text =
+                format!("region {region} wants log {name:?} from {from} on, which is not in the files here");
             self.notice("log_missing", text);
             return;
         }

@@ -25,13 +25,13 @@ pub(crate) struct Cursor {
     /// Sent and not yet acknowledged: seq and length.
     in_flight: VecDeque<(Seq, usize)>,
     in_flight_bytes: usize,
-    /// Whether batches are being read from files for it.
-    pub(crate) is_loading: bool,
+    /// From where batches are being read from files for it.
+    pub(crate) loading: Option<Seq>,
 }
 
 impl Cursor {
     pub(crate) fn at(next: Seq) -> Self {
-        Self { next, in_flight: VecDeque::new(), in_flight_bytes: 0, is_loading: false }
+        Self { next, in_flight: VecDeque::new(), in_flight_bytes: 0, loading: None }
     }
 
     pub(crate) fn has_room(&self) -> bool {
@@ -44,7 +44,11 @@ impl Cursor {
         self.in_flight_bytes += bytes;
     }
 
+    /// The peer applied all through `through`, from wherever it got it.
+    ///
+    /// What it holds is not sent: it would drop that as a duplicate without an ack, and the window would stay full.
     pub(crate) fn acked(&mut self, through: Seq) {
+        self.next = self.next.max(through.next());
         while let Some(&(_, bytes)) = self.in_flight.front().filter(|&&(seq, _)| seq <= through) {
             self.in_flight_bytes -= bytes;
             self.in_flight.pop_front();

@@ -211,6 +211,66 @@ fn what_is_read_for_an_earlier_subscription_does_not_end_the_present_one() {
     ");
 }
 
+/// Batches of another region that fill a window by tens.
+fn written_large(id: u16, epoch: u128, batches: usize) -> Vec<Batch> {
+    let mut node = Node::started(id, epoch, &[1, 2, 3]);
+    let value = "x".repeat(100 * 1_024);
+    (0..batches).for_each(|_| drop(node.done(plain(vec![set("r", &value)]))));
+    node.appended
+}
+
+/// A relay of three with a log of region 2 whose batches fill more than two windows.
+fn relay(batches: &[Batch]) -> Node {
+    let mut node = connected();
+    for batch in batches {
+        node.remote(2, 2, batch);
+        node.durable(position(2, 20, batch.header().seq.0));
+    }
+    node
+}
+
+fn loaded(node: &mut Node, batches: &[Batch]) -> String {
+    let batches = batches.to_vec();
+    node.handle(Input::Loaded { peer: region(3), link: Link(3), log: log(2, 20), batches })
+}
+
+fn seqs(batches: &[Batch]) -> Vec<u64> {
+    batches.iter().map(|batch| batch.header().seq.0).collect()
+}
+
+#[test]
+fn what_a_peer_got_elsewhere_while_files_were_read_for_it_is_not_sent_and_fills_no_window() {
+    let batches = written_large(2, 20, 36);
+    let mut node = relay(&batches);
+    assert_snapshot!(node.subscribe(3, 3, position(2, 20, 3)), @"load for r3: r2e20 from #3");
+    // Its earlier source still delivered these; there will be no other ack of them.
+    assert_snapshot!(node.acked(3, 3, position(2, 20, 20)), @"");
+    assert_snapshot!(loaded(&mut node, &batches[2..8]), @"load for r3: r2e20 from #21");
+    loaded(&mut node, &batches[20..26]);
+    loaded(&mut node, &batches[26..32]);
+    assert_eq!(seqs(&node.shipped), (21..=32).collect::<Vec<_>>());
+    assert_snapshot!(node.acked(3, 3, position(2, 20, 32)), @"load for r3: r2e20 from #33");
+}
+
+#[test]
+fn what_a_peer_acked_before_its_question_came_is_not_sent() {
+    let batches = written_large(2, 20, 24);
+    let mut node = relay(&batches);
+    node.acked(3, 3, position(2, 20, 20));
+    assert_snapshot!(node.subscribe(3, 3, position(2, 20, 3)), @"load for r3: r2e20 from #21");
+}
+
+#[test]
+fn a_log_whose_start_is_pruned_while_it_is_read_is_served_from_where_the_peer_is() {
+    let batches = written_large(2, 20, 6);
+    let mut node = relay(&batches);
+    assert_snapshot!(node.subscribe(3, 3, position(2, 20, 1)), @"load for r3: r2e20 from #1");
+    node.acked(3, 3, position(2, 20, 5));
+    assert_snapshot!(loaded(&mut node, &[]), @"load for r3: r2e20 from #6");
+    assert_snapshot!(loaded(&mut node, &batches[5..]), @"ship to r3: r2e20#6 of 1 ops");
+    assert_snapshot!(node.acked(3, 3, position(2, 20, 9)), @"");
+}
+
 #[test]
 fn two_batches_under_one_name_halt_the_log() {
     let mut node = connected();

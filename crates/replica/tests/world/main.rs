@@ -77,7 +77,7 @@ fn sabotage_an_ack_before_the_sync_is_caught() {
 
 #[test]
 fn sabotage_a_hello_answered_too_low_is_caught() {
-    assert_caught(Twin::AnswersLow, 60, &["apply_error", "S1", "C1", "C2"]);
+    assert_caught(Twin::AnswersLow, 60, &["apply_error", "S1", "S2", "C1", "C2"]);
 }
 
 #[test]
