@@ -77,7 +77,9 @@ impl Regions {
             let count = u16::try_from(self.0.len()).expect("a few regions");
             let mut inputs = Vec::new();
             for (own, replica) in &mut self.0 {
-                replica.flush(now());
+                // The pace is waited for in no time.
+                let monotonic_ms = replica.next_flush_ms().unwrap_or_default();
+                replica.flush(Now { monotonic_ms, ..now() });
                 while let Some(effect) = replica.poll_effect() {
                     route(*own, effect, count, &mut inputs);
                 }

@@ -16,7 +16,8 @@ fn replication(criterion: &mut Criterion) {
         bench.iter_batched(
             || {
                 let mut sequence = Sequence::new(7);
-                let mut run = || (0..RUN).map(|_| keys[sequence.below(keys.len())].clone()).collect::<Vec<_>>();
+                let mut run =
+                    || (0..RUN).map(|_| keys[sequence.below(keys.len())].clone()).collect::<Vec<_>>();
                 let runs: Vec<_> = (0..SIGNALS / RUN).map(|_| run()).collect();
                 (Regions::connected(3), runs)
             },

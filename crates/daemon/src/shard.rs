@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tombolo_causality::{RegionId, ShardId};
@@ -23,7 +24,7 @@ pub(crate) const EVENTS_MAX: usize = 1_024;
 /// Length of the inbox of what is asked.
 pub(crate) const COMMANDS_MAX: usize = 1_024;
 /// How long to wait before a batch is offered again to a committer whose queue was full.
-const RETRY_AFTER: std::time::Duration = std::time::Duration::from_millis(1);
+const RETRY_AFTER: Duration = Duration::from_millis(1);
 
 /// A region came to hold, or may no longer hold, what a barrier waits for.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +95,7 @@ impl ShardTask {
         self.run_effects();
         loop {
             let mut now = self.clock.now();
+            let until_flush = self.replica.next_flush_ms().map(|due_ms| due_ms.saturating_sub(now.monotonic_ms));
             tokio::select! {
                 biased;
                 Some(input) = disk.recv() => {
@@ -115,6 +117,8 @@ impl ShardTask {
                     None => return,
                 },
                 () = tokio::time::sleep(RETRY_AFTER), if !self.held_back.is_empty() => {}
+                () = tokio::time::sleep(Duration::from_millis(until_flush.unwrap_or_default())),
+                    if until_flush.is_some() => now = self.clock.now(),
             }
             // What else waits is handled in the same run, so that one batch and one wake-up serve all of it.
             for _ in 0..RUN_MAX {

@@ -111,19 +111,28 @@ impl Replica {
         self.effects.pop_front()
     }
 
-    /// Whether more writes may be handed over; if not, hold them back until batches are durable.
+    /// Whether more may be asked; if not, hold commands back until batches are durable. Where the disk fails or is full,
+    /// commands are always taken: writes are refused, reads go on (W6).
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.writer.has_room()
+        self.storage != Storage::Good || self.writer.has_room()
     }
 
-    /// Closes the open batch, if nothing is being synced or enough has gathered.
+    /// When to call [`Replica::flush`] again although nothing happens: the open batch waits for its pace.
+    ///
+    /// Units: milliseconds of [`Now::monotonic_ms`].
+    #[must_use]
+    pub fn next_flush_ms(&self) -> Option<u64> {
+        self.writer.next_close_ms().filter(|_| self.storage == Storage::Good)
+    }
+
+    /// Closes the open batch, if nothing is being synced and its pace allows it, or if enough has gathered.
     pub fn flush(&mut self, now: Now) {
         if self.storage != Storage::Good {
             return;
         }
         let clock = if self.writer.is_idle() { self.clock.last() } else { self.clock.tick(now.wall) };
-        if let Some(batch) = self.writer.close(clock, false) {
+        if let Some(batch) = self.writer.close(clock, now.monotonic_ms) {
             self.effects.push_back(Effect::Append(batch));
         }
     }

@@ -1,7 +1,8 @@
 //! This region's own log of the shard: ops are staged into the open batch; closed batches wait for their sync.
 //!
-//! At most [`IN_FLIGHT_MAX`] closed batches wait at a time. While one is being synced the next one fills: that is
-//! group commit, without a timer.
+//! While a batch is being synced the next one fills: that is group commit. Where batches gather several callers, the
+//! writer also keeps a pace: it closes no more often than every few milliseconds, which saves most of the syncs in all
+//! regions. A lone caller, who waits for each answer before it asks again, is never made to wait.
 
 use std::collections::VecDeque;
 
@@ -18,6 +19,8 @@ use crate::logs::{LogName, log_id};
 const IN_FLIGHT_MAX: usize = 4;
 /// An open batch this long is closed although another one is still being synced.
 const OVERLAP_BYTES: usize = 128 * 1_024;
+/// The longest time between two batches that the writer waits for more callers, in milliseconds.
+const PACE_MS_MAX: u64 = 6;
 /// Batches kept in memory for shipping; older ones are read from files.
 const RECENT_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 
@@ -50,6 +53,9 @@ pub(crate) struct Writer {
     ops_total: u64,
     durable: Seq,
     in_flight: VecDeque<InFlight>,
+    /// Time from one batch to the next, learned from how many callers the last ones gathered; in milliseconds.
+    pace_ms: u64,
+    closed_at_ms: u64,
     staged_numbers: HashMap<(SessionId, u64), (PayloadDigest, Seq), foldhash::fast::FixedState>,
     counter_deletes_count: usize,
     has_large_adds: bool,
@@ -70,6 +76,8 @@ impl Writer {
             ops_total: 0,
             durable: Seq::ZERO,
             in_flight: VecDeque::new(),
+            pace_ms: 0,
+            closed_at_ms: 0,
             staged_numbers: HashMap::default(),
             counter_deletes_count: 0,
             has_large_adds: false,
@@ -102,7 +110,7 @@ impl Writer {
 
     /// Whether more ops may be staged; if not, hold them back until a batch is durable.
     pub(crate) fn has_room(&self) -> bool {
-        !self.is_full() || self.in_flight.len() < IN_FLIGHT_MAX
+        !self.is_full()
     }
 
     fn is_full(&self) -> bool {
@@ -179,15 +187,32 @@ impl Writer {
         }
     }
 
-    /// Closes the open batch if that is worth it: nothing is being synced, or enough has gathered.
-    pub(crate) fn close(&mut self, clock: Time, is_forced: bool) -> Option<Batch> {
+    /// When the open batch may be closed if nothing else happens; none if there is nothing to wait for but a sync.
+    pub(crate) fn next_close_ms(&self) -> Option<u64> {
+        let waits_for_pace = !self.open.is_empty() && self.in_flight.is_empty();
+        waits_for_pace.then(|| self.closed_at_ms + self.pace_ms)
+    }
+
+    fn may_close(&self, now_ms: u64) -> bool {
         if self.open.is_empty() || self.in_flight.len() >= IN_FLIGHT_MAX {
+            return false;
+        }
+        let is_due = self.next_close_ms().is_some_and(|due_ms| now_ms >= due_ms);
+        is_due || self.is_full() || self.open.bytes_estimate() >= OVERLAP_BYTES
+    }
+
+    /// Closes the open batch if nothing is being synced and the pace allows it, or if enough has gathered.
+    pub(crate) fn close(&mut self, clock: Time, now_ms: u64) -> Option<Batch> {
+        if !self.may_close(now_ms) {
             return None;
         }
-        let is_worth_it = self.in_flight.is_empty() || self.open.bytes_estimate() >= OVERLAP_BYTES;
-        if !is_worth_it && !is_forced {
-            return None;
-        }
+        // Several callers in one batch: more would come if it waited a little longer. A single one: it waited in vain.
+        self.pace_ms = if self.pending.len() > 1 {
+            (self.pace_ms + 1).min(PACE_MS_MAX)
+        } else {
+            self.pace_ms.saturating_sub(1)
+        };
+        self.closed_at_ms = now_ms;
         let records = std::mem::take(&mut self.open);
         let place = Place {
             cluster: self.cluster,

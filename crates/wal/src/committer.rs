@@ -25,11 +25,6 @@ use crate::store::Store;
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 /// How late a sync may be in [`Durability::Async`].
 const ASYNC_SYNC_EVERY: Duration = Duration::from_secs(1);
-/// Syncs of logs that a thread may do in the time of one pace before the next one waits for the pace to pass. A lone
-/// caller who waits for each answer stays below it.
-const SYNCS_PER_PACE: usize = 4;
-/// However slow the disk is, a group waits no longer than this for the next one.
-const PACE_MAX: Duration = Duration::from_millis(50);
 /// A commit thread with nothing to do looks up this often.
 const IDLE_WAIT: Duration = Duration::from_secs(1);
 /// Errands may wait beyond the batches' bound, so that pruning gets through when the disk is full.
@@ -61,13 +56,10 @@ pub struct CommitterSettings {
     pub inbox_bytes_max: usize,
     /// A group takes in no more once it is this long.
     pub group_bytes_max: usize,
-    /// Under load, the time between the syncs of a thread: it gathers larger groups, which costs about this much
-    /// latency and saves most of the syncs. A lone caller never waits for it.
-    pub pace: Duration,
 }
 
 impl CommitterSettings {
-    /// Four threads, 4,096 batches and 256 MiB per inbox, groups of 64 MiB, a pace of 6 ms.
+    /// Four threads, 4,096 batches and 256 MiB per inbox, groups of 64 MiB.
     #[must_use]
     pub const fn new(wal: WalSettings, durability: Durability) -> Self {
         Self {
@@ -77,7 +69,6 @@ impl CommitterSettings {
             inbox_count_max: 4_096,
             inbox_bytes_max: 256 * 1_024 * 1_024,
             group_bytes_max: 64 * 1_024 * 1_024,
-            pace: Duration::from_millis(6),
         }
     }
 }
@@ -221,7 +212,6 @@ impl Committer {
                 on_event: Arc::clone(&on_event),
                 views: Arc::clone(&views),
                 dirty_since: None,
-                window: Window::default(),
                 tried_at: None,
             };
             committer.spawn(format!("wal-commit-{number}"), move || thread.run())?;
@@ -322,35 +312,6 @@ impl Drop for Committer {
     }
 }
 
-/// The syncs of a thread in the time of one pace.
-#[derive(Debug, Default)]
-struct Window {
-    started: Option<Instant>,
-    length: Duration,
-    syncs_count: usize,
-}
-
-impl Window {
-    /// How long the next sync must wait.
-    fn rest(&self, pace: Duration) -> Duration {
-        match self.started {
-            Some(started) if self.syncs_count >= SYNCS_PER_PACE => {
-                self.length.max(pace).saturating_sub(started.elapsed())
-            }
-            _ => Duration::ZERO,
-        }
-    }
-
-    fn note(&mut self, pace: Duration, started: Instant, took: Duration, logs_count: usize) {
-        let is_over = |begun: Instant| started.duration_since(begun) >= self.length.max(pace);
-        if self.started.is_none_or(is_over) {
-            // A disk that takes long gets larger groups: at most half of the time goes into syncs.
-            *self = Self { started: Some(started), length: (took * 2).min(PACE_MAX), syncs_count: 0 };
-        }
-        self.syncs_count += logs_count;
-    }
-}
-
 /// One commit thread and all it owns.
 struct CommitThread<D: Disk> {
     inbox: Arc<Inbox<Work>>,
@@ -359,7 +320,6 @@ struct CommitThread<D: Disk> {
     on_event: Arc<dyn Fn(CommitEvent) + Send + Sync>,
     views: Views,
     dirty_since: Option<Instant>,
-    window: Window,
     tried_at: Option<Instant>,
 }
 
@@ -395,15 +355,8 @@ impl<D: Disk + Clone> CommitThread<D> {
         }
     }
 
-    /// How long what is dirty may still wait for more.
-    fn until_sync(&self, dirty_since: Instant) -> Duration {
-        let delay = self.sync_delay().saturating_sub(dirty_since.elapsed());
-        let pace = self.window.rest(self.settings.pace);
-        delay.max(pace)
-    }
-
     fn wait(&self) -> Duration {
-        let until_sync = self.dirty_since.map(|since| self.until_sync(since));
+        let until_sync = self.dirty_since.map(|since| self.sync_delay().saturating_sub(since.elapsed()));
         let until_retry = self.tried_at.map(|tried| RETRY_EVERY.saturating_sub(tried.elapsed()));
         IDLE_WAIT.min(until_sync.unwrap_or(IDLE_WAIT)).min(until_retry.unwrap_or(IDLE_WAIT))
     }
@@ -425,7 +378,7 @@ impl<D: Disk + Clone> CommitThread<D> {
             return;
         }
         let since = *self.dirty_since.get_or_insert_with(Instant::now);
-        if self.until_sync(since).is_zero() {
+        if since.elapsed() >= self.sync_delay() {
             self.sync();
         }
     }
@@ -440,7 +393,6 @@ impl<D: Disk + Clone> CommitThread<D> {
         let SyncedGroup { logs_count, batches_count, bytes_count } =
             self.group.sync(&mut |event| events.push(event));
         let took = started.elapsed();
-        self.window.note(self.settings.pace, started, took, logs_count);
         for event in &events {
             if let CommitEvent::Durable { log, .. } = event {
                 self.publish(*log);

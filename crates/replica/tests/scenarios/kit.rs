@@ -139,7 +139,9 @@ impl Node {
     }
 
     pub(crate) fn flush(&mut self) -> String {
-        let now = self.now();
+        // As the shell does: again when the pace is due.
+        let monotonic_ms = self.replica.next_flush_ms().unwrap_or_default();
+        let now = Now { monotonic_ms, ..self.now() };
         self.replica.flush(now);
         self.effects()
     }

@@ -3,7 +3,7 @@
 use insta::assert_snapshot;
 use tombolo_replica::Durability;
 
-use crate::kit::{Node, add, numbered, options, plain, position, session};
+use crate::kit::{Node, add, numbered, options, plain, position, session, set};
 
 /// Region 1 with region 2 connected and wanting its log.
 fn with_peer(durability: Durability) -> Node {
@@ -87,4 +87,36 @@ fn a_durable_answer_covers_only_what_it_names() {
     answer 2: yes at r1e1#2, values [2]
     ack r1e1#2
     ");
+}
+
+#[test]
+fn a_batch_that_gathers_callers_slows_the_pace_and_a_lone_caller_never_waits() {
+    let mut node = Node::alone();
+    let mut waits = Vec::new();
+    for callers in [1, 1, 2, 2, 2, 1, 1, 1, 1] {
+        for _ in 0..callers {
+            node.write(plain(vec![add("k", 1)]));
+        }
+        let due = node.replica.next_flush_ms().unwrap_or_default();
+        node.settle();
+        node.write(plain(vec![add("k", 1)]));
+        waits.push(node.replica.next_flush_ms().unwrap_or_default() - due);
+        node.settle();
+    }
+    // A millisecond more for each batch of several, one less for each batch of one; each round ends with a batch of one.
+    assert_eq!(waits, [0, 0, 1, 1, 1, 0, 0, 0, 0]);
+}
+
+#[test]
+fn values_of_many_callers_never_outgrow_a_batch() {
+    let mut node = Node::alone();
+    let value = "v".repeat(256 * 1_024);
+    let mut taken = 0;
+    while node.replica.has_room() && taken < 64 {
+        node.write(plain(vec![set(&format!("k{taken}"), &value)]));
+        taken += 1;
+    }
+    assert!(taken < 16, "commands are held back once the open batch is full");
+    node.settle();
+    assert!(node.replica.has_room());
 }
