@@ -128,6 +128,7 @@ impl Replica {
         }
         if is_any {
             self.applied(name, now);
+            self.ask_again(name);
         }
         is_any
     }

@@ -96,6 +96,15 @@ impl Replica {
         self.peers.sources = plan;
     }
 
+    /// Asks for what was dropped for want of room, once there is room; a source that comes later is asked by the plan.
+    pub(crate) fn ask_again(&mut self, name: LogName) {
+        if self.intake.take_drained(name)
+            && let Some(&source) = self.peers.sources.get(&name)
+        {
+            self.ask(source, name, self.intake.received(name, &self.state.logs).next());
+        }
+    }
+
     pub(crate) fn ask(&mut self, region: RegionId, name: LogName, from: Seq) {
         self.peers.asked.insert(name, (region, from));
         self.send(region, PeerMessage::Subscribe { log: log_id(self.options.shard, name), from });
@@ -122,6 +131,9 @@ impl Replica {
                 "foreign_log",
                 format!("region {from} sent a log of region {}, not a member", name.0),
             );
+            return;
+        }
+        if self.intake.is_dropped(name, header.seq) {
             return;
         }
         match self.intake.receive(&batch, &self.state.logs) {

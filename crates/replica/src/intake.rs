@@ -9,6 +9,13 @@ use tombolo_causality::{RegionId, Seq};
 use tombolo_codec::Batch;
 
 use crate::logs::{LogName, Logs, Tail};
+use crate::peers::WINDOW_BYTES;
+
+/// A log whose queue is this long takes in no more: each new subscription starts with an empty window at its source,
+/// so windows alone do not bound what gathers here while nothing is applied (R9).
+const QUEUE_BYTES_MAX: usize = 2 * WINDOW_BYTES;
+/// A queue that had no room asks again below this, so that a whole window fits.
+const QUEUE_BYTES_AGAIN: usize = WINDOW_BYTES;
 
 /// What became of a received batch.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,6 +52,10 @@ struct Incoming {
     tail: Tail,
     durable: Seq,
     queue: VecDeque<Batch>,
+    queue_bytes: usize,
+    /// Whether batches were dropped for want of room. Then the queue is longer than [`QUEUE_BYTES_AGAIN`]: it will
+    /// fall below, and what was dropped is asked for again.
+    is_dropping: bool,
     blocked: Option<Blocked>,
     halted: Option<String>,
 }
@@ -64,10 +75,32 @@ impl Intake {
                 tail: applied.tail(name),
                 durable: end,
                 queue: VecDeque::new(),
+                queue_bytes: 0,
+                is_dropping: false,
                 blocked: None,
                 halted: None,
             }
         })
+    }
+
+    /// Whether a batch of a log finds no room and is dropped; see [`Intake::take_drained`].
+    pub(crate) fn is_dropped(&mut self, name: LogName, seq: Seq) -> bool {
+        let Some(log) = self.logs.get_mut(&name) else { return false };
+        if seq <= log.received || log.halted.is_some() {
+            return false;
+        }
+        // What follows a dropped batch is no gap to ask for at once: it comes again with that.
+        let is_dropped = log.queue_bytes >= QUEUE_BYTES_MAX || (log.is_dropping && seq > log.received.next());
+        log.is_dropping |= is_dropped;
+        is_dropped
+    }
+
+    /// Whether a log dropped batches and now has room for them, from the one after the last received on; said once.
+    pub(crate) fn take_drained(&mut self, name: LogName) -> bool {
+        let Some(log) = self.logs.get_mut(&name) else { return false };
+        let is_drained = log.is_dropping && log.queue_bytes < QUEUE_BYTES_AGAIN;
+        log.is_dropping &= !is_drained;
+        is_drained
     }
 
     /// Takes a batch in, if it is the next one of its log.
@@ -98,6 +131,7 @@ impl Intake {
         }
         log.received = header.seq;
         log.tail = Tail::of(header);
+        log.queue_bytes += batch.bytes().len();
         log.queue.push_back(batch.clone());
         Receipt::Next
     }
@@ -128,7 +162,7 @@ impl Intake {
     /// The next batch of a log was applied.
     pub(crate) fn pop(&mut self, name: LogName) {
         if let Some(log) = self.logs.get_mut(&name) {
-            log.queue.pop_front();
+            log.queue_bytes -= log.queue.pop_front().map_or(0, |batch| batch.bytes().len());
             log.blocked = None;
         }
     }

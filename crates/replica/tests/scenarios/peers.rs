@@ -272,6 +272,56 @@ fn a_log_whose_start_is_pruned_while_it_is_read_is_served_from_where_the_peer_is
 }
 
 #[test]
+fn a_log_that_is_not_applied_gathers_two_windows_however_often_it_is_asked_for() {
+    let mut node = connected();
+    let batches = written_large(2, 20, 60);
+    node.handle(Input::PauseApply { peer: region(2), is_paused: true });
+    // Each subscription starts with an empty window: its source sends ten and a bit.
+    let mut taken = 0;
+    for link in 10..15 {
+        node.peer_up(2, 20, link);
+        let asked = node.peer_answer(2, link, &[], &[]);
+        assert_eq!(asked, format!("ask r2: r2e20 from #{}\n", taken + 1));
+        for batch in &batches[taken..taken + 11] {
+            taken += usize::from(node.remote(2, link, batch).starts_with("append"));
+        }
+    }
+    assert!((20..=22).contains(&taken), "{taken} batches of 100 KiB");
+    // What was taken in before the pause ended is applied in parts: the rest is asked for when a window fits.
+    node.handle(Input::PauseApply { peer: region(2), is_paused: false });
+    let apply = |node: &mut Node, seq: usize| node.durable(position(2, 20, seq as u64));
+    let asks = |text: &str| text.lines().filter(|line| line.starts_with("ask")).count();
+    assert_eq!(asks(&apply(&mut node, 5)), 0, "half a window is free");
+    // There is room for the next one, and what lies further on comes again: neither is asked for now.
+    assert_eq!(node.remote(2, 14, &batches[taken + 1]), "");
+    assert_eq!(node.remote(2, 14, &batches[taken]), format!("append r2e20#{} of 1 ops\n", taken + 1));
+    let all = apply(&mut node, taken + 1);
+    assert!(all.ends_with(&format!("ask r2: r2e20 from #{}\n", taken + 2)), "{all}");
+    assert_eq!(asks(&all), 1);
+    for batch in &batches[taken + 1..] {
+        assert!(node.remote(2, 14, batch).starts_with("append"));
+        let seq = usize::try_from(batch.header().seq.0).unwrap();
+        assert_eq!(asks(&apply(&mut node, seq)), 0);
+    }
+    assert_eq!(node.replica.report(node.now()).vector.get(region(2), log(2, 20).epoch), Seq(60));
+}
+
+#[test]
+fn what_was_dropped_while_its_source_went_away_is_asked_of_the_next_one() {
+    let mut node = connected();
+    let batches = written_large(2, 20, 30);
+    batches.iter().for_each(|batch| drop(node.remote(2, 2, batch)));
+    let taken = node.appended.len() as u64;
+    assert!(taken < 25);
+    node.peer_down(2, 2);
+    let all = node.durable(position(2, 20, taken));
+    assert!(!all.contains("ask"), "{all}");
+    let asked = node.acked(3, 3, position(2, 20, 30));
+    assert_eq!(asked, format!("ask r3: r2e20 from #{}\n", taken + 1));
+    assert!(node.remote(3, 3, &batches[taken as usize]).starts_with("append"));
+}
+
+#[test]
 fn two_batches_under_one_name_halt_the_log() {
     let mut node = connected();
     let mut other = Node::started(2, 20, &[1, 2, 3]);
