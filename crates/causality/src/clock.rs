@@ -68,11 +68,23 @@ impl HybridClock {
     ///
     /// Errors: [`ClockRefusal::TooFarAhead`].
     pub fn check(&self, remote: Time, wall: Time) -> Result<(), ClockRefusal> {
+        self.check_within(remote, wall, self.drift_ms_max)
+    }
+
+    /// Whether a reading may be one that another region accepted: its clock may lie one drift bound ahead of this
+    /// one, and it accepts what lies one more ahead of itself.
+    ///
+    /// Errors: [`ClockRefusal::TooFarAhead`].
+    pub fn check_copy(&self, remote: Time, wall: Time) -> Result<(), ClockRefusal> {
+        self.check_within(remote, wall, self.drift_ms_max.saturating_mul(2))
+    }
+
+    fn check_within(&self, remote: Time, wall: Time, ahead_ms_max: u64) -> Result<(), ClockRefusal> {
         // A clock that was restored ahead of the wall judges by itself: it must accept what it could have issued.
         let reference = wall.max(self.last);
-        if remote > reference.plus_ms(self.drift_ms_max) {
+        if remote > reference.plus_ms(ahead_ms_max) {
             let ahead_ms = (remote.seconds_since(reference) * 1_000.0) as u64;
-            return Err(ClockRefusal::TooFarAhead { ahead_ms, drift_ms_max: self.drift_ms_max });
+            return Err(ClockRefusal::TooFarAhead { ahead_ms, drift_ms_max: ahead_ms_max });
         }
         Ok(())
     }
@@ -169,5 +181,16 @@ mod tests {
         let year_ahead = Time(wall.0 + 31_536_000 * SECOND);
         assert!(clock.observe(year_ahead, wall).is_err());
         assert_eq!(clock.tick(wall), wall);
+    }
+
+    #[test]
+    fn a_copy_may_lie_two_drift_bounds_ahead_and_a_first_attempt_one() {
+        let wall = Time(1_000 * SECOND);
+        let clock = HybridClock::new(500);
+        let (one, two) = (wall.plus_ms(500), wall.plus_ms(1_000));
+        assert!(clock.check(one, wall).is_ok() && clock.check(one.next(), wall).is_err());
+        assert!(clock.check_copy(two, wall).is_ok());
+        let refusal = clock.check_copy(two.plus_ms(1_000), wall);
+        assert_eq!(refusal, Err(ClockRefusal::TooFarAhead { ahead_ms: 2_000, drift_ms_max: 1_000 }));
     }
 }

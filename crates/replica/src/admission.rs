@@ -358,7 +358,17 @@ impl Admission<'_> {
                 let region = part.session.map_or(self.options.region, |session| session.id.home);
                 Ok(Stamp { time, region, op })
             }
-            StampSource::Fixed(stamp) if part.retry => Ok(stamp),
+            StampSource::Fixed(stamp) if part.retry => {
+                // A copy that does not win changes nothing, however far ahead it is.
+                match self.clock.check_copy(stamp.time, self.wall) {
+                    Err(refusal) if floor.is_none_or(|floor| floor < stamp) => Err(Reject::new(
+                        RejectCode::ClockSkew,
+                        format!("the stamp is refused, {refusal}; no region accepted it by a sound clock"),
+                    )
+                    .unknown()),
+                    _ => Ok(stamp),
+                }
+            }
             StampSource::Fixed(stamp) => {
                 if let Err(refusal) = self.clock.check(stamp.time, self.wall) {
                     return Err(Reject::new(

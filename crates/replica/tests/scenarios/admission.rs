@@ -128,9 +128,15 @@ fn a_late_copy_of_an_old_delete_in_the_same_batch_does_not_hide_the_newer_one() 
 
 #[test]
 fn a_write_that_has_seen_a_value_beats_it_however_far_ahead_that_is_stamped() {
-    let mut node = Node::alone();
-    let ahead = WritePart { retry: true, ..plain(vec![set_at("r", "ahead", stamp(5_000, 9))]) };
-    node.done(ahead);
+    // It was written where the clock was wrong, and is applied all the same.
+    let mut ahead = Node::started(2, 20, &[1, 2]);
+    ahead.wall = second(5_000);
+    ahead.done(plain(vec![set("r", "ahead")]));
+    let mut node = Node::started(1, 1, &[1, 2]);
+    node.peer_up(2, 20, 1);
+    node.remote(2, 1, &ahead.appended[0]);
+    node.durable(position(2, 20, 1));
+    assert_snapshot!(node.read(&["r"], vec![]), @r#"answer 1: "ahead""#);
     node.done(plain(vec![set("r", "mine")]));
     assert_snapshot!(node.read(&["r"], vec![]), @r#"answer 3: "mine""#);
     // The raised stamp did not drag the clock along.
@@ -158,6 +164,26 @@ fn stamps_of_the_sender_are_checked_on_a_first_attempt_only() {
     assert_snapshot!(node.write(WritePart { retry: true, ..plain(vec![set("r", "c")]) }), @"answer 7: malformed, applied: no");
     // A token beyond the bound is ignored, with a finding.
     assert_snapshot!(node.write(WritePart { after: second(999), ..plain(vec![set("q", "c")]) }), @"notice token_ahead");
+}
+
+#[test]
+fn a_copy_with_a_stamp_that_no_region_can_have_accepted_is_refused_and_one_that_loses_is_not() {
+    let mut ahead = Node::started(2, 20, &[1, 2]);
+    ahead.wall = second(5_000);
+    ahead.done(plain(vec![set("theirs", "ahead")]));
+    let mut node = Node::started(1, 1, &[1, 2]);
+    node.peer_up(2, 20, 1);
+    let copy = |key: &str, at| WritePart { retry: true, ..plain(vec![set_at(key, "copy", at)]) };
+    // Two bounds of 500 ms ahead of second 100.
+    assert_snapshot!(node.done(copy("r", stamp(101, 1))), @"answer 1: yes at r1e1#1, values []");
+    assert_snapshot!(node.write(copy("r", stamp(103, 1))), @"answer 2: clock_skew, applied: unknown");
+    assert_snapshot!(node.write(copy("theirs", stamp(4_000, 1))), @"answer 3: clock_skew, applied: unknown");
+    let gone = WritePart { retry: true, ..plain(vec![delete_at("r", Kind::Register, stamp(103, 1))]) };
+    assert_snapshot!(node.write(gone), @"answer 4: clock_skew, applied: unknown");
+    node.remote(2, 1, &ahead.appended[0]);
+    node.durable(position(2, 20, 1));
+    assert_snapshot!(node.done(copy("theirs", stamp(4_000, 1))), @"answer 5: yes at r1e1#2, values []");
+    assert_snapshot!(node.read(&["r", "theirs"], vec![]), @r#"answer 6: "copy" "ahead""#);
 }
 
 #[test]
