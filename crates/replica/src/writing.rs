@@ -36,10 +36,14 @@ impl Replica {
     }
 
     /// Whether this region may log ops of a session now, and what is known of the number.
-    pub(crate) fn check_session(&self, session: &SessionPart) -> Result<Known, Reject> {
+    ///
+    /// What was sent before may have been logged at home, and answered before its number was settled: of a retry it is
+    /// not known that nothing was applied.
+    pub(crate) fn check_session(&self, session: &SessionPart, is_retry: bool) -> Result<Known, Reject> {
+        let refuse = |reject: Reject| Err(if is_retry { reject.unknown() } else { reject });
         let id = &session.id;
         if id.home != self.options.region {
-            return Err(Reject::new(
+            return refuse(Reject::new(
                 RejectCode::NotAuthority,
                 format!("region {} is the home of this session; send it there", id.home),
             ));
@@ -52,7 +56,7 @@ impl Replica {
             known => known,
         };
         match known {
-            Known::Settled => Err(Reject::new(
+            Known::Settled => refuse(Reject::new(
                 RejectCode::Stale,
                 format!("number {} lies below the session's settled mark", session.number),
             )),
@@ -106,7 +110,7 @@ impl Replica {
 
     pub(crate) fn check_only(&mut self, part: &WritePart, now: Now) -> Result<(), Reject> {
         if let Some(session) = &part.session
-            && let Known::Logged(_) = self.check_session(session)?
+            && let Known::Logged(_) = self.check_session(session, part.retry)?
         {
             return self.replay_answer(part, session).map(|_| ());
         }
@@ -133,7 +137,7 @@ impl Replica {
     pub(crate) fn try_write(&mut self, part: &WritePart, now: Now) -> Result<(Seq, Outcome), Reject> {
         let own = self.writer.log();
         if let Some(session) = &part.session
-            && let Known::Logged(_) = self.check_session(session)?
+            && let Known::Logged(_) = self.check_session(session, part.retry)?
         {
             return self.replay_answer(part, session);
         }

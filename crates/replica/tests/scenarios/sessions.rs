@@ -1,6 +1,7 @@
 //! Exactly once in a session: replays, conflicts, stale numbers, other homes, earlier epochs, full sessions.
 
 use insta::assert_snapshot;
+use tombolo_replica::WritePart;
 
 use crate::kit::{Node, add, delete, numbered, options, plain, position, session, set};
 
@@ -52,6 +53,19 @@ fn a_number_below_the_settled_mark_is_stale_never_new() {
 fn a_session_of_another_region_is_sent_home() {
     let mut node = Node::started(1, 1, &[1, 2]);
     assert_snapshot!(node.write(numbered(session(2, 20), 1, 0, vec![add("k", 1)])), @"answer 1: not_authority, applied: no");
+}
+
+#[test]
+fn a_retry_that_may_have_been_logged_before_is_not_said_to_be_unapplied() {
+    let mut node = Node::started(1, 1, &[1, 2]);
+    node.done(numbered(session(1, 1), 1, 0, vec![add("k", 1)]));
+    node.done(numbered(session(1, 1), 2, 2, vec![add("k", 1)]));
+    let again =
+        |home, epoch| WritePart { retry: true, ..numbered(session(home, epoch), 1, 0, vec![add("k", 1)]) };
+    assert_snapshot!(node.write(again(1, 1)), @"answer 3: stale, applied: unknown");
+    assert_snapshot!(node.check(again(1, 1)), @"answer 4: stale, applied: unknown");
+    assert_snapshot!(node.write(again(2, 20)), @"answer 5: not_authority, applied: unknown");
+    assert_snapshot!(node.read(&["k"], vec![]), @"answer 6: 2");
 }
 
 #[test]
