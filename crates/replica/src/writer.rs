@@ -20,7 +20,7 @@ const IN_FLIGHT_MAX: usize = 4;
 /// An open batch this long is closed although another one is still being synced.
 const OVERLAP_BYTES: usize = 128 * 1_024;
 /// The longest time between two batches that the writer waits for more callers, in milliseconds.
-const PACE_MS_MAX: u64 = 6;
+const PACE_MS_MAX: u64 = 8;
 /// Batches kept in memory for shipping; older ones are read from files.
 const RECENT_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 
