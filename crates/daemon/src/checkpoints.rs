@@ -4,13 +4,28 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dashmap::DashSet;
 use tokio::sync::watch;
-use tombolo_causality::ShardId;
-use tombolo_codec::{Checkpoint, Reject, RejectCode};
+use tombolo_causality::{LogId, ShardId};
+use tombolo_codec::{Checkpoint, Position, Reject, RejectCode};
 use tombolo_replica::{Notice, Replica};
 use tombolo_wal::Errand;
 
 use crate::service::Region;
+
+/// Logs that ended and went as a whole in this process.
+///
+/// A sealed log stays in every later checkpoint, so it is offered each time; pruning it again would list and sync
+/// directories in the thread that commits, for each log that ever ended.
+#[derive(Debug, Default)]
+pub(crate) struct Pruned(DashSet<LogId, foldhash::fast::FixedState>);
+
+impl Pruned {
+    /// What is left to prune.
+    fn rest(&self, prunable: Vec<(Position, bool)>) -> impl Iterator<Item = (Position, bool)> + '_ {
+        prunable.into_iter().filter(|(position, has_ended)| !has_ended || !self.0.contains(&position.log))
+    }
+}
 
 /// Writes one every `every`, spread over the shards, until `stop`.
 pub(crate) async fn keep(region: Region, every: Duration, mut stop: watch::Receiver<bool>) {
@@ -75,7 +90,7 @@ async fn write(region: &Region, shard: ShardId) -> Result<(), Reject> {
     let Some(before) = shared.checkpoints.insert(shard, standing) else { return Ok(()) };
     let look = move |replica: &Replica, _| replica.prunable(&before);
     let prunable = shared.shards.inspect(shard, look).await.map_err(|_| stopping())?;
-    for (position, has_ended) in prunable {
+    for (position, has_ended) in shared.pruned.rest(prunable) {
         let (log, through) = (position.log, position.seq);
         let pruned = if has_ended {
             shared.storage.run(|reply| Errand::PruneLog { log, reply }).await
@@ -84,9 +99,33 @@ async fn write(region: &Region, shard: ShardId) -> Result<(), Reject> {
             pruned.map(|outcome| outcome.map(drop))
         };
         // What is not pruned now is pruned with the next checkpoint.
-        if let Some(Err(error)) = pruned {
-            tracing::warn!("log {log:?} was not pruned: {error}");
+        match pruned {
+            Some(Ok(())) if has_ended => drop(shared.pruned.0.insert(log)),
+            Some(Err(error)) => tracing::warn!("log {log:?} was not pruned: {error}"),
+            Some(Ok(())) | None => {}
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tombolo_causality::{Epoch, RegionId, Seq};
+
+    use super::*;
+
+    #[test]
+    fn a_log_that_went_as_a_whole_is_not_pruned_again_and_one_that_stands_is() {
+        let region = RegionId::new(1).expect("it is in range");
+        let at = |epoch, has_ended| {
+            let log = LogId { shard: ShardId(0), region, epoch: Epoch(epoch) };
+            (Position { log, seq: Seq(5) }, has_ended)
+        };
+        let pruned = Pruned::default();
+        let prunable = vec![at(1, true), at(2, true), at(3, false)];
+        assert_eq!(pruned.rest(prunable.clone()).collect::<Vec<_>>(), prunable);
+        pruned.0.insert(at(1, true).0.log);
+        pruned.0.insert(at(3, true).0.log);
+        assert_eq!(pruned.rest(prunable).collect::<Vec<_>>(), [at(2, true), at(3, false)]);
+    }
 }

@@ -356,6 +356,7 @@ impl Daemon {
             names,
             max_drift_ms: own.max_drift_ms,
             checkpoints: DashMap::default(),
+            pruned: checkpoints::Pruned::default(),
             is_ready: AtomicBool::new(false),
             waiters_count: AtomicUsize::new(0),
             doors: OnceLock::new(),

@@ -17,6 +17,7 @@ use tombolo_gateway::status::{ShardDigest, Status};
 use tombolo_gateway::{DoorStats, Service};
 use tombolo_replica::{Input, Outcome, Report, Ticket, WritePart};
 
+use crate::checkpoints::Pruned;
 use crate::clock::{draw, wall};
 use crate::config::{Auth, LimitsConfig, Secret};
 use crate::mesh::Mesh;
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) limits: LimitsConfig,
     /// The ends and seals of each shard's latest checkpoint of this process, without its cells.
     pub(crate) checkpoints: DashMap<ShardId, Checkpoint, foldhash::fast::FixedState>,
+    /// Logs whose files went as a whole.
+    pub(crate) pruned: Pruned,
     pub(crate) is_ready: AtomicBool,
     pub(crate) waiters_count: AtomicUsize,
     pub(crate) doors: std::sync::OnceLock<Vec<(&'static str, Arc<DoorStats>)>>,

@@ -1,6 +1,7 @@
 //! The disk as the shards' tasks see it: batches go in, events come back into their inboxes.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -26,6 +27,8 @@ pub(crate) struct Storage {
     metrics: Arc<Metrics>,
     findings: Arc<Findings>,
     quarantined: Vec<String>,
+    /// Logs whose next batch waits for room. A shard's disk is full while any of its logs is among them.
+    stalled: Mutex<BTreeSet<LogId>>,
 }
 
 impl Storage {
@@ -35,7 +38,8 @@ impl Storage {
         findings: Arc<Findings>,
         quarantined: Vec<String>,
     ) -> Self {
-        Self { committer: OnceLock::new(), events, metrics, findings, quarantined }
+        let stalled = Mutex::default();
+        Self { committer: OnceLock::new(), events, metrics, findings, quarantined, stalled }
     }
 
     /// Takes the committer over; its callback is [`Storage::note`].
@@ -69,16 +73,36 @@ impl Storage {
             }
             CommitEvent::Stalled { log, error } => {
                 tracing::warn!("the disk is full: {error}");
-                self.tell(log.shard, Input::StorageFull { is_full: true });
+                self.set_stalled(log, true);
             }
-            CommitEvent::Resumed { log } => {
-                self.findings.clear("storage_full", &format!("shard {}", log.shard));
-                self.tell(log.shard, Input::StorageFull { is_full: false });
-            }
+            CommitEvent::Resumed { log } => self.set_stalled(log, false),
             CommitEvent::Synced { took, logs_count, .. } => {
                 self.metrics.fsync_seconds.observe(took.as_secs_f64() / logs_count.max(1) as f64);
             }
         }
+    }
+
+    /// Tells a shard that its disk is full with the first of its logs that stalls, and that it has room with the last
+    /// that resumes: until then the region's own log may be the one that waits.
+    fn set_stalled(&self, log: LogId, is_stalled: bool) {
+        let shard = log.shard;
+        // No code that may panic runs under this lock. It is held while the shard is told, so that edges keep their order.
+        let mut stalled = self.stalled.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_any = |stalled: &BTreeSet<LogId>| stalled.iter().any(|log| log.shard == shard);
+        let was_full = is_any(&stalled);
+        if is_stalled {
+            stalled.insert(log);
+        } else {
+            stalled.remove(&log);
+        }
+        let is_full = is_any(&stalled);
+        if is_full == was_full {
+            return;
+        }
+        if !is_full {
+            self.findings.clear("storage_full", &format!("shard {shard}"));
+        }
+        self.tell(shard, Input::StorageFull { is_full });
     }
 
     /// Hands a batch to the commit threads; gives it back if their queue is full.
@@ -135,5 +159,50 @@ impl Storage {
         if let Err(error) = self.committer().shutdown(SHUTDOWN_WITHIN) {
             tracing::error!("{error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tombolo_causality::Epoch;
+
+    use super::*;
+
+    fn log(shard: u16, region: u16) -> LogId {
+        let region = RegionId::new(region).expect("tests name valid regions");
+        LogId { shard: ShardId(shard), region, epoch: Epoch(1) }
+    }
+
+    fn told(inbox: &mut mpsc::UnboundedReceiver<Input>) -> Vec<bool> {
+        let is_full = |input| match input {
+            Input::StorageFull { is_full } => is_full,
+            other => panic!("a shard was told {other:?}"),
+        };
+        std::iter::from_fn(|| inbox.try_recv().ok()).map(is_full).collect()
+    }
+
+    #[test]
+    fn a_shard_has_room_only_once_none_of_its_logs_waits_for_it() {
+        let (senders, mut inboxes): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::unbounded_channel()).unzip();
+        let findings = Arc::new(Findings::default());
+        let storage = Storage::new(senders, Arc::new(Metrics::new()), findings.clone(), Vec::new());
+        let notice = Notice { code: "storage_full", text: String::new() };
+        findings.raise("shard 0", &notice);
+        let stalled = |log| storage.note(CommitEvent::Stalled { log, error: WalError::Stopped });
+        let resumed = |log| storage.note(CommitEvent::Resumed { log });
+
+        stalled(log(0, 1));
+        stalled(log(0, 2));
+        stalled(log(1, 2));
+        resumed(log(0, 2));
+        assert_eq!(told(&mut inboxes[0]), [true], "log 1 of the shard still waits");
+        assert_eq!(findings.list().len(), 1);
+        resumed(log(1, 2));
+        assert_eq!(told(&mut inboxes[1]), [true, false], "another shard counts for itself");
+        resumed(log(0, 1));
+        assert_eq!(told(&mut inboxes[0]), [false]);
+        assert!(findings.list().is_empty());
+        stalled(log(0, 2));
+        assert_eq!(told(&mut inboxes[0]), [true]);
     }
 }
