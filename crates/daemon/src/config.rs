@@ -164,8 +164,6 @@ pub struct StorageConfig {
     pub durability: Durability,
     /// Longest time until the disk follows, with [`Durability::Interval`]; milliseconds.
     pub flush_interval_ms: u64,
-    /// Log kept for regions that have not fetched it; beyond it they reconcile by difference.
-    pub wal_retention_bytes: u64,
     /// Size of a segment file.
     pub segment_bytes: u64,
     /// Time between checkpoints, seconds; 0 for none.

@@ -169,7 +169,6 @@ static STORAGE: Shape = Shape { keys: &[
     text("dir", "path", Absent::Text("data/{region}"), "the data directory, relative to the cluster directory"),
     key("durability", Value::Choice(&["sync", "interval", "async"]), Absent::Text("sync"), "when a write is answered"),
     number("flush_interval_ms", (1, 60_000), 5, "ms", "longest time until the disk follows, with durability = interval"),
-    number("wal_retention_bytes", (0, 1 << 50), 4 * GIB, "bytes", "log kept for regions that lag, in whole segments; beyond, they get the difference"),
     number("segment_bytes", (64 * KIB, 4 * GIB), 16 * MIB, "bytes", "size of a segment file of the log; one batch may be larger"),
     number("checkpoint_interval_seconds", (0, 86_400), 60, "s", "time between checkpoints; 0 for none"),
 ]};
