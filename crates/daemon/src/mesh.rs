@@ -2,20 +2,24 @@
 //!
 //! The smaller region id dials; a new authenticated connection replaces the old one. After a loss of contact a fresh
 //! attempt starts every [`ATTEMPT_EVERY`], beside those still under way: a kept connection would come back as late as
-//! the cut was long.
+//! the cut was long. A peer that refuses, or is refused, is left alone for a while: `mesh/pace.rs`.
+
+mod pace;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tombolo_causality::{ClusterId, Epoch, RegionId, Seq, ShardId, VersionVector};
 use tombolo_codec::{Batch, Hello, PEER_VERSION, PeerMessage, Position, decode_peer};
 use tombolo_replica::{Input, Link as LinkId, Notice};
 use tombolo_transport::{Channel, Frame, LANES_MAX, Link, LinkError, Transport};
 
+use self::pace::{End, Pace};
 use crate::clock::wall;
 use crate::metrics::PeerLabel;
 use crate::node::{Description, LinkQueues, Outlets, PeerOutlet, Shards};
@@ -31,8 +35,8 @@ const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
 const BATCHES_MAX: usize = 64;
 /// Least time between two acks: what is applied meanwhile goes into one frame.
 const ACK_EVERY: Duration = Duration::from_millis(1);
-/// How long a goodbye has to leave.
-const GOODBYE_WITHIN: Duration = Duration::from_millis(20);
+/// How long a goodbye has to leave, behind what waits before it.
+const GOODBYE_WITHIN: Duration = Duration::from_millis(400);
 /// How long the peer may take from connecting to its hello, and to answer ours.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 
@@ -79,6 +83,7 @@ pub(crate) struct Mesh {
     pub(crate) skew: Arc<Skew>,
     pub(crate) links: BTreeMap<RegionId, watch::Sender<PeerLink>>,
     next_link: AtomicU64,
+    hello_within: Duration,
 }
 
 /// Why a connection is not kept.
@@ -88,6 +93,8 @@ enum Ended {
     Link(#[from] LinkError),
     #[error("the peer {0}")]
     Protocol(String),
+    #[error("the peer {0}")]
+    Refused(String),
     #[error("this daemon is stopping")]
     Stopping,
 }
@@ -98,7 +105,7 @@ impl Mesh {
         let peers = outlets.peers.iter().map(|peer| *peer.key());
         let lost = PeerLink { lost_unix_ms: Some(unix_ms), ..PeerLink::default() };
         let links = peers.map(|region| (region, watch::Sender::new(lost.clone()))).collect();
-        Self { own, shards, outlets, skew, links, next_link: AtomicU64::new(1) }
+        Self { own, shards, outlets, skew, links, next_link: AtomicU64::new(1), hello_within: HELLO_WITHIN }
     }
 
     /// Keeps a connection to one peer until `stop` says so. `incoming` gives the peer's own connections, each with the
@@ -113,6 +120,7 @@ impl Mesh {
     ) {
         let outlet = self.outlets.peer(peer).expect("every peer has an outlet");
         let mut next: Option<Incoming<T::Link>> = None;
+        let mut pace = Pace::new();
         loop {
             let (link, first) = match next.take() {
                 Some((link, first)) => (link, Some(first)),
@@ -123,7 +131,7 @@ impl Mesh {
                         Some((link, first)) => (link, Some(first)),
                         None => return,
                     },
-                    link = dial(transport.clone(), peer, address.clone()), if self.own.region < peer => (link, None),
+                    link = dial(transport.clone(), peer, address.clone(), pace.not_before()), if self.own.region < peer => (link, None),
                 },
             };
             let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
@@ -134,7 +142,8 @@ impl Mesh {
                 state.lost_unix_ms = None;
             });
             self.outlets.metrics.reconnects.get_or_create(&PeerLabel { region: outlet.name.clone() }).inc();
-            let run = self.run_link(link.clone(), first, id, &outlet, &mut stop);
+            let (began, is_answered) = (Instant::now(), AtomicBool::new(false));
+            let run = self.run_link(link.clone(), first, id, &outlet, &is_answered, &mut stop);
             let ended = tokio::select! {
                 ended = run => ended,
                 Some(newer) = incoming.recv() => {
@@ -153,7 +162,19 @@ impl Mesh {
                 link.close("the daemon stops");
                 return;
             }
-            tracing::info!(peer = outlet.name, "link ended: {ended}");
+            let end = match &ended {
+                _ if is_answered.into_inner() => End::Answered,
+                Ended::Refused(_) => End::Refused,
+                Ended::Link(LinkError::ClosedByPeer { .. } | LinkError::RefusedByPeer { .. }) => {
+                    End::RefusedByPeer
+                }
+                _ => End::Lost,
+            };
+            if pace.ended(end, began, Instant::now(), &ended.to_string()) {
+                tracing::info!(peer = outlet.name, "link ended: {ended}");
+            } else {
+                tracing::debug!(peer = outlet.name, "link ended as the one before: {ended}");
+            }
             link.close(&ended.to_string());
         }
     }
@@ -164,6 +185,7 @@ impl Mesh {
         first: Option<Frame>,
         id: LinkId,
         outlet: &Arc<PeerOutlet>,
+        is_answered: &AtomicBool,
         stop: &mut watch::Receiver<bool>,
     ) -> Ended {
         let mut tasks: JoinSet<Ended> = JoinSet::new();
@@ -194,14 +216,22 @@ impl Mesh {
             described,
             described_parts: BTreeMap::new(),
             peer_epoch: None,
+            is_answered,
         };
         tokio::select! {
             ended = conversation.run(first) => ended,
             Some(ended) = tasks.join_next() => ended.unwrap_or_else(|error| Ended::Protocol(error.to_string())),
             () = async { drop(stop.wait_for(|stop| *stop).await) } => {
-                // The queue is sent before the link is finished.
                 let _ = goodbye.send(PeerMessage::Goodbye);
-                tokio::time::sleep(GOODBYE_WITHIN).await;
+                // The sender of the control stream ends once it is written; other ends do not matter any more.
+                let said = async {
+                    while let Some(ended) = tasks.join_next().await {
+                        if let Ok(Ended::Stopping) = ended {
+                            return;
+                        }
+                    }
+                };
+                let _ = tokio::time::timeout(GOODBYE_WITHIN, said).await;
                 Ended::Stopping
             }
         }
@@ -238,7 +268,7 @@ impl Mesh {
         } else {
             return Ok(());
         };
-        Err(Ended::Protocol(wrong))
+        Err(Ended::Refused(wrong))
     }
 }
 
@@ -251,6 +281,8 @@ struct Conversation<'a, L> {
     described: mpsc::UnboundedReceiver<Description>,
     described_parts: BTreeMap<ShardId, Description>,
     peer_epoch: Option<Epoch>,
+    /// Whether the peer has answered this side's hello.
+    is_answered: &'a AtomicBool,
 }
 
 impl<L: Link> Conversation<'_, L> {
@@ -260,9 +292,10 @@ impl<L: Link> Conversation<'_, L> {
         {
             return ended;
         }
-        let deadline = tokio::time::sleep(HELLO_WITHIN);
+        let deadline = tokio::time::sleep(self.mesh.hello_within);
         tokio::pin!(deadline);
         loop {
+            let had_hello = self.peer_epoch.is_some();
             let result = tokio::select! {
                 biased;
                 frame = self.link.recv(Channel::Control) => match frame {
@@ -273,12 +306,16 @@ impl<L: Link> Conversation<'_, L> {
                     self.describe(part);
                     Ok(())
                 }
-                () = &mut deadline, if self.peer_epoch.is_none() => {
-                    Err(Ended::Protocol("did not say hello in time".to_owned()))
+                () = &mut deadline, if !self.is_answered.load(Ordering::Relaxed) => {
+                    let what = if had_hello { "did not answer the hello in time" } else { "did not say hello in time" };
+                    Err(Ended::Protocol(what.to_owned()))
                 }
             };
             if let Err(ended) = result {
                 return ended;
+            }
+            if !had_hello && self.peer_epoch.is_some() {
+                deadline.as_mut().reset(Instant::now() + self.mesh.hello_within);
             }
         }
     }
@@ -320,9 +357,10 @@ impl<L: Link> Conversation<'_, L> {
 
     async fn hello(&mut self, hello: Hello) -> Result<(), Ended> {
         let (peer, link) = (self.link.peer(), self.id);
+        let place = format!("region {peer}");
         if let Err(ended) = self.mesh.check(peer, &hello) {
             let notice = Notice { code: "hello_refused", text: ended.to_string() };
-            self.mesh.outlets.findings.raise(&format!("region {peer}"), &notice);
+            self.mesh.outlets.findings.raise(&place, &notice);
             return Err(ended);
         }
         let shards = &self.mesh.shards;
@@ -333,6 +371,8 @@ impl<L: Link> Conversation<'_, L> {
                 shards.tell_all(|| Input::PeerUp { peer, epoch: hello.epoch, link }).await;
             }
             Some(epoch) if epoch == self.mesh.own.epoch && self.peer_epoch == Some(hello.epoch) => {
+                self.is_answered.store(true, Ordering::Relaxed);
+                self.mesh.outlets.findings.clear("hello_refused", &place);
                 let mut received = vectors(shards, hello.received);
                 let mut applied = vectors(shards, hello.applied);
                 for shard in shards.ids() {
@@ -382,8 +422,14 @@ fn vectors(shards: &Shards, positions: Vec<Position>) -> BTreeMap<ShardId, Versi
     vectors
 }
 
-/// Dials until someone answers who is the peer.
-async fn dial<T: Transport>(transport: Arc<T>, peer: RegionId, address: String) -> T::Link {
+/// Dials from `not_before` on until someone answers who is the peer.
+async fn dial<T: Transport>(
+    transport: Arc<T>,
+    peer: RegionId,
+    address: String,
+    not_before: Instant,
+) -> T::Link {
+    tokio::time::sleep_until(not_before).await;
     let mut attempts: JoinSet<Option<T::Link>> = JoinSet::new();
     let mut ticks = tokio::time::interval(ATTEMPT_EVERY);
     loop {
@@ -464,7 +510,7 @@ async fn send_control<L: Link>(
     outlet: Arc<PeerOutlet>,
     epoch: Epoch,
 ) -> Ended {
-    let mut next_ack = tokio::time::Instant::now();
+    let mut next_ack = Instant::now();
     loop {
         let acks = async {
             tokio::time::sleep_until(next_ack).await;
@@ -477,16 +523,21 @@ async fn send_control<L: Link>(
                 None => return std::future::pending().await,
             },
             applied = acks => {
-                next_ack = tokio::time::Instant::now() + ACK_EVERY;
+                next_ack = Instant::now() + ACK_EVERY;
                 PeerMessage::Acks { epoch, applied }
             }
         };
+        let mut is_last = matches!(message, PeerMessage::Goodbye);
         let mut frames = vec![Frame::new(KIND_MESSAGE, message.encode())];
         while let Ok(message) = queue.try_recv() {
+            is_last |= matches!(message, PeerMessage::Goodbye);
             frames.push(Frame::new(KIND_MESSAGE, message.encode()));
         }
         if let Err(error) = link.send(Channel::Control, frames).await {
             return error.into();
+        }
+        if is_last {
+            return Ended::Stopping;
         }
     }
 }
@@ -501,3 +552,6 @@ async fn heartbeat(control: mpsc::UnboundedSender<PeerMessage>) -> Ended {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
