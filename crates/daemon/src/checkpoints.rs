@@ -58,6 +58,7 @@ pub(crate) async fn write_all(region: &Region) -> Result<usize, Reject> {
 
 async fn write(region: &Region, shard: ShardId) -> Result<(), Reject> {
     let shared = region.shared();
+    let _alone = shared.checkpointing.lock().await;
     let refused =
         |text: String| Reject::new(RejectCode::StorageFailed, format!("no checkpoint was written: {text}"));
     let stopping = || Reject::new(RejectCode::ShuttingDown, "the daemon is stopping");

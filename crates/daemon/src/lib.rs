@@ -9,6 +9,7 @@ mod acks;
 mod checkpoints;
 mod clock;
 mod findings;
+mod losses;
 mod mesh;
 mod metrics;
 mod node;

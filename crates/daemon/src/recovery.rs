@@ -9,12 +9,15 @@ use tombolo_replica::{Notice, Options, Replica};
 use tombolo_wal::{DamageKind, FileDisk, KnownEnd, Store, WalError, WalSettings, read_checkpoint};
 
 use crate::findings::Findings;
+use crate::losses::Loss;
 
 /// A shard as the disk has it.
 pub(crate) struct Recovered {
     pub(crate) replica: Replica,
     pub(crate) store: Store<FileDisk>,
     pub(crate) quarantined: Vec<String>,
+    /// What its logs hold no more.
+    pub(crate) losses: Vec<Loss>,
     pub(crate) batches_count: u64,
 }
 
@@ -50,6 +53,11 @@ pub(crate) fn recover(
     }
     let checkpoint = found.checkpoint;
     let known = checkpoint.as_ref().map(|checkpoint| known_ends(shard, checkpoint)).unwrap_or_default();
+    let missing = if options.members.len() > 1 {
+        "what is missing is asked of the other regions"
+    } else {
+        "there is no other region to ask for what is missing"
+    };
     let mut replica = Replica::open(options, checkpoint.as_ref());
     drop(checkpoint);
     let mut refused = Vec::new();
@@ -62,7 +70,7 @@ pub(crate) fn recover(
     for why in refused {
         raise("rot", why);
     }
-    let mut batches_count = 0;
+    let (mut batches_count, mut losses) = (0, Vec::new());
     for log in logs {
         batches_count += log.batches_count;
         for damage in log.damage {
@@ -75,12 +83,13 @@ pub(crate) fn recover(
             raise(
                 "rot",
                 format!(
-                    "{} is damaged at byte {}{lost}: {}; what is missing is fetched from the other regions",
+                    "{} is damaged at byte {}{lost}: {}; {missing}",
                     damage.path, damage.offset, damage.reason
                 ),
             );
+            losses.extend(damage.lost.map(|(first, last)| Loss { log: damage.log, first, last }));
             quarantined.extend(damage.quarantined);
         }
     }
-    Ok(Recovered { replica, store, quarantined, batches_count })
+    Ok(Recovered { replica, store, quarantined, losses, batches_count })
 }

@@ -27,6 +27,7 @@ use crate::checkpoints;
 use crate::clock::{Clock, draw};
 use crate::config::{ClusterConfig, ConfigError, Durability, RegionConfig};
 use crate::findings::Findings;
+use crate::losses::{self, Loss};
 use crate::mesh::{Mesh, Own, introduce};
 use crate::metrics::Metrics;
 use crate::node::{Outlets, Shards};
@@ -38,6 +39,9 @@ use crate::storage::Storage;
 
 /// Connections of a peer that wait to replace the present one.
 const INCOMING_MAX: usize = 4;
+
+/// How long the links to all peers have for the goodbye when the daemon stops.
+const GOODBYES_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// How the daemon writes its log to stderr.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +117,11 @@ pub enum ServeError {
         /// What the system said.
         cause: String,
     },
+    /// A task died of a broken invariant; where panics abort, the process is gone instead.
+    #[error(
+        "a part of the daemon died and it cannot go on: {0}; what was answered is on disk, start it again"
+    )]
+    TaskDied(String),
     /// The system gives no signal handler.
     #[error("signals: {0}")]
     Signals(std::io::Error),
@@ -127,7 +136,7 @@ impl ServeError {
             Self::InUse { .. } => 11,
             Self::WrongDirectory { .. } => 12,
             Self::Storage { .. } => 13,
-            Self::Listen { .. } | Self::Signals(_) => 1,
+            Self::Listen { .. } | Self::TaskDied(_) | Self::Signals(_) => 1,
         }
     }
 }
@@ -183,6 +192,8 @@ struct Daemon {
     http: TcpListener,
     resp: TcpListener,
     tasks: JoinSet<()>,
+    /// One task per peer: apart from the others, because these end with a goodbye.
+    links: JoinSet<()>,
     stop: watch::Sender<bool>,
 }
 
@@ -210,8 +221,11 @@ async fn bind(
     let settings = QuicSettings { frame_bytes_max: limits::FRAME_BYTES_MAX };
     let peers = QuicTransport::bind(listen.peer, identity.clone(), members, settings)
         .map_err(|error| failed("peer", listen.peer, error.to_string()))?;
-    let settings =
-        DoorSettings { frame_bytes_max: limits::REQUEST_BYTES_MAX + 1_024, ..DoorSettings::default() };
+    let settings = DoorSettings {
+        frame_bytes_max: limits::REQUEST_BYTES_MAX + 1_024,
+        connections_max: own.limits.connections_max,
+        ..DoorSettings::default()
+    };
     let clients = ClientListener::bind(listen.quic, identity, settings)
         .map_err(|error| failed("quic", listen.quic, error.to_string()))?;
     Ok(Sockets { peers, clients, http, resp })
@@ -293,6 +307,7 @@ impl Daemon {
             disk_receivers.push(receiver);
         }
         let quarantined = recovered.iter().flat_map(|shard| shard.quarantined.iter().cloned()).collect();
+        let losses: Vec<Loss> = recovered.iter().flat_map(|shard| shard.losses.iter().copied()).collect();
         let storage = Arc::new(Storage::new(disk_senders, metrics.clone(), findings.clone(), quarantined));
         let (replicas, stores): (Vec<_>, Vec<_>) =
             recovered.into_iter().map(|shard| (shard.replica, shard.store)).unzip();
@@ -341,6 +356,7 @@ impl Daemon {
                 durability: own.storage.durability.name(),
                 regions: names.values().cloned().collect(),
                 window_seconds: own.window_seconds,
+                session_numbers_max: own.session_numbers_max,
                 connections_max: own.limits.connections_max,
             },
             limits: own.limits.clone(),
@@ -356,6 +372,7 @@ impl Daemon {
             names,
             max_drift_ms: own.max_drift_ms,
             checkpoints: DashMap::default(),
+            checkpointing: tokio::sync::Mutex::new(()),
             pruned: checkpoints::Pruned::default(),
             is_ready: AtomicBool::new(false),
             waiters_count: AtomicUsize::new(0),
@@ -365,8 +382,11 @@ impl Daemon {
         tracing::info!(region = own.name, %epoch, batches_count, recovery_ms, "recovered");
         let Sockets { peers, clients, http, resp } = sockets;
         let stop = watch::Sender::new(false);
-        let mut daemon =
-            Self { config, own, region, peers: Arc::new(peers), clients, http, resp, tasks, stop };
+        if !losses.is_empty() {
+            tasks.spawn(losses::watch(region.clone(), losses, stop.subscribe()));
+        }
+        let (peers, links) = (Arc::new(peers), JoinSet::new());
+        let mut daemon = Self { config, own, region, peers, clients, http, resp, tasks, links, stop };
         daemon.connect(peer_overrides);
         Ok(daemon)
     }
@@ -381,7 +401,7 @@ impl Daemon {
             mailboxes.insert(peer.id, mailbox);
             let mesh = self.region.shared().mesh.clone();
             let (peers, stop) = (self.peers.clone(), self.stop.subscribe());
-            self.tasks.spawn(mesh.keep(peers, peer.id, address, incoming, stop));
+            self.links.spawn(mesh.keep(peers, peer.id, address, incoming, stop));
         }
         let peers = self.peers.clone();
         self.tasks.spawn(async move {
@@ -395,8 +415,9 @@ impl Daemon {
         });
     }
 
+    /// Runs until a signal or `stop` ends it, or the death of a task.
     async fn until_stopped(self) -> Result<(), ServeError> {
-        let Self { config, own, region, peers, clients, http, resp, mut tasks, stop } = self;
+        let Self { config, own, region, peers, clients, http, resp, mut tasks, mut links, stop } = self;
         let shared_stats = || Arc::new(DoorStats::new());
         let doors = vec![("http", shared_stats()), ("resp", shared_stats()), ("quic", shared_stats())];
         let stats = |index: usize| doors[index].1.clone();
@@ -422,25 +443,43 @@ impl Daemon {
         tracing::info!(http = %listen.http, resp = %listen.resp, quic = %listen.quic, peer = %listen.peer, "ready");
         // Nobody may be listening: then there is nobody to tell.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hangup.recv() => reload(&config, &own, &peers, &clients),
+        let mut asked = stop.subscribe();
+        let died = loop {
+            let ended = tokio::select! {
+                _ = terminate.recv() => break None,
+                _ = interrupt.recv() => break None,
+                _ = asked.wait_for(|stop| *stop) => break None,
+                _ = hangup.recv() => {
+                    reload(&config, &own, &peers, &clients);
+                    continue;
+                }
+                Some(ended) = tasks.join_next() => ended,
+                Some(ended) = links.join_next() => ended,
+                Some(ended) = open_doors.join_next() => ended,
+            };
+            if let Err(error) = ended {
+                tracing::error!(%error, "a part of the daemon died");
+                break Some(ServeError::TaskDied(error.to_string()));
             }
-        }
+        };
         tracing::info!("stopping");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         region.shared().is_ready.store(false, Ordering::Release);
         stop.send_replace(true);
         while open_doors.join_next().await.is_some() {}
         clients.close().await;
+        // A peer that hears the goodbye knows at once that this region is gone.
+        let all_said = async { while links.join_next().await.is_some() {} };
+        if tokio::time::timeout(GOODBYES_WITHIN, all_said).await.is_err() {
+            tracing::debug!("some peers have not taken the goodbye in time");
+        }
+        links.shutdown().await;
         peers.close().await;
         let storage = region.shared().storage.clone();
         let _ = tokio::task::spawn_blocking(move || storage.shutdown()).await;
         tasks.shutdown().await;
         tracing::info!("stopped");
-        Ok(())
+        died.map_or(Ok(()), Err)
     }
 }
 
@@ -459,3 +498,6 @@ fn reload(config: &ClusterConfig, own: &RegionConfig, peers: &QuicTransport, cli
         Err(error) => tracing::error!("certificates were not reloaded, the old ones stay: {error}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

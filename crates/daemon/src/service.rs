@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) checkpoints: DashMap<ShardId, Checkpoint, foldhash::fast::FixedState>,
     /// Logs whose files went as a whole.
     pub(crate) pruned: Pruned,
+    /// Held while a checkpoint is written: two of one shard would prune by each other's ends.
+    pub(crate) checkpointing: tokio::sync::Mutex<()>,
     pub(crate) is_ready: AtomicBool,
     pub(crate) waiters_count: AtomicUsize,
     pub(crate) doors: std::sync::OnceLock<Vec<(&'static str, Arc<DoorStats>)>>,

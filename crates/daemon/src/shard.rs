@@ -95,7 +95,8 @@ impl ShardTask {
         self.run_effects();
         loop {
             let mut now = self.clock.now();
-            let until_flush = self.replica.next_flush_ms().map(|due_ms| due_ms.saturating_sub(now.monotonic_ms));
+            let until_flush =
+                self.replica.next_flush_ms().map(|due_ms| due_ms.saturating_sub(now.monotonic_ms));
             tokio::select! {
                 biased;
                 Some(input) = disk.recv() => {

@@ -39,6 +39,11 @@ const HEAD_MAX: Duration = Duration::from_secs(75);
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\nRetry-After: 1\r\n\r\n";
 
+/// Told to who asks for what is not there; the routes of [`http_router`].
+const ROUTES: &str = "there are POST /v1/ops, /v1/sessions, /v1/read, /v1/await; GET /v1/keys/{key}, /v1/status, \
+                      /v1/digest, /livez, /readyz, /startupz, /metrics, /version; POST /v1/admin/checkpoint, \
+                      /v1/admin/pause-apply, /v1/admin/resume-apply";
+
 /// What every handler shares.
 #[derive(Clone)]
 struct App<S> {
@@ -107,7 +112,7 @@ async fn around<S: Service>(State(app): State<App<S>>, request: Request, next: N
     app.stats.count_request();
     let mut response = if request.headers().contains_key("idempotency-key") {
         let text = "`Idempotency-Key` is not there yet: open a session with POST /v1/sessions and number the \
-                    request in it, then a retry counts once, in every region";
+                    request in it, then a retry counts once in its home region";
         Problem::from(Reject::new(RejectCode::NotSupported, text)).into_response()
     } else {
         next.run(request).await
@@ -122,7 +127,7 @@ async fn around<S: Service>(State(app): State<App<S>>, request: Request, next: N
 }
 
 async fn no_route(request: Request) -> Problem {
-    let text = format!("nothing is at {}; see the README for the routes", request.uri().path());
+    let text = format!("nothing is at {}; {ROUTES}", request.uri().path());
     Reject::new(RejectCode::NotFound, text).into()
 }
 

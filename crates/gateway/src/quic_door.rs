@@ -15,6 +15,7 @@ use std::time::Duration;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::task::JoinSet;
+use tokio::task::coop::unconstrained;
 use tokio::time::{sleep, timeout};
 use tombolo_codec::decode_request;
 use tombolo_transport::{ClientConnection, ClientListener, Frame, FrameReader, FrameWriter};
@@ -174,6 +175,9 @@ impl Outgoing {
 }
 
 /// Starts on a request, and polls it once: that hands a write over before the next request is looked at.
+///
+/// Tokio's budget of a task must not count in that poll: once it is spent every channel says to wait, and a request
+/// would be handed over after those behind it.
 async fn begin<S: Service>(
     desk: &Arc<Desk<S>>,
     frame: Frame,
@@ -186,7 +190,8 @@ async fn begin<S: Service>(
         reject.text
     })?;
     let mut answer: Pending = Box::pin(desk.clone().answer(frame.kind, id, request));
-    match poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await {
+    let mut first_poll = unconstrained(&mut answer);
+    match poll_fn(|context| Poll::Ready(Pin::new(&mut first_poll).poll(context))).await {
         Poll::Ready(answer) => outgoing.push(answer),
         Poll::Pending => in_flight.push(answer),
     }

@@ -38,6 +38,8 @@ pub struct Identity {
     pub regions: Vec<String>,
     /// For how long a retry is recognised.
     pub window_seconds: u64,
+    /// Most numbers of a session that are open at once.
+    pub session_numbers_max: usize,
     /// Most connections at one door.
     pub connections_max: usize,
 }

@@ -99,7 +99,7 @@ pub struct Status {
     pub whole: bool,
     /// Whom it waits for to become whole.
     pub waiting_for: Vec<String>,
-    /// Sessions held.
+    /// Sessions held, added up over the shards: one that wrote to several shards counts in each of them.
     pub sessions: u64,
     /// What an operator should know.
     pub findings: Vec<Finding>,

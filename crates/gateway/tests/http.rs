@@ -144,7 +144,7 @@ async fn a_session_is_opened_and_its_numbers_reach_the_region() {
     let door = support::http(&table).await;
     let opened = post_text(&door, "/v1/sessions", "", "").await.json();
     assert_eq!(opened["home"], "eu-west");
-    assert_eq!((&opened["numbers_max"], &opened["window_seconds"]), (&json!(1024), &json!(86_400)));
+    assert_eq!((&opened["numbers_max"], &opened["window_seconds"]), (&json!(64), &json!(86_400)));
     let id = opened["session"].as_str().unwrap();
     let stamp = Stamp { time: Time(5), region: RegionId::new(2).unwrap(), op: 3 };
     let body = json!({
@@ -259,7 +259,9 @@ async fn an_idempotency_key_is_refused_and_never_ignored() {
 async fn unknown_routes_and_wrong_methods_are_problems_too() {
     let door = support::http(&Table::open()).await;
     get(&door, "/v1/nothing", "").await.problem(404, "not_found");
-    get(&door, "/", "").await.problem(404, "not_found");
+    let nowhere = get(&door, "/", "").await;
+    nowhere.problem(404, "not_found");
+    assert!(nowhere.json()["detail"].as_str().unwrap().contains("GET /v1/keys/{key}, /v1/status"));
     let answer = get(&door, "/v1/ops", "").await;
     answer.problem(405, "not_supported");
     assert_eq!(answer.header("allow"), Some("POST"));

@@ -130,7 +130,7 @@ async fn values_sessions_and_barriers_pass_through() {
     let table = Table::guarded();
     let door = serve(&table).await;
     let mut stream = Stream::authenticated(&door).await;
-    let ClientAnswer::Session { id, numbers_max: 1_024, window_seconds: 86_400 } =
+    let ClientAnswer::Session { id, numbers_max: 64, window_seconds: 86_400 } =
         stream.ask(2, ClientRequest::OpenSession).await
     else {
         panic!("no session");
@@ -219,6 +219,34 @@ async fn writes_are_handed_over_in_the_order_of_their_stream_while_answers_are_p
     let expected: Vec<_> =
         (0..count).map(|n| tombolo_codec::Verb::Add { delta: i64::try_from(n).unwrap() }).collect();
     assert_eq!(handed_over, expected);
+}
+
+#[tokio::test]
+async fn of_many_pipelined_sets_of_one_key_the_last_wins() {
+    let table = Table::guarded();
+    let door = serve(&table).await;
+    let mut stream = Stream::authenticated(&door).await;
+    // More than tokio lets a task do in one go.
+    let count = 300_u16;
+    let set = |n: u16| {
+        let verb = WireVerb::Set { value: n.to_be_bytes().to_vec(), expires_at: None, stamp: None };
+        write(vec![WireOp { key: b"r".to_vec(), verb }])
+    };
+    stream.send((0..count).map(|n| (100 + u64::from(n), set(n)))).await;
+    for _ in 0..count {
+        assert!(matches!(stream.answer().await.1, ClientAnswer::Written(_)));
+    }
+    let handed_over: Vec<_> = table.writes().into_iter().map(|write| write.ops[0].verb.clone()).collect();
+    let is_in_order = handed_over.iter().zip(0..count).all(
+        |(verb, n)| matches!(verb, tombolo_codec::Verb::Set { value, .. } if value[..] == n.to_be_bytes()),
+    );
+    assert!(is_in_order, "{handed_over:?}");
+    let read = ClientRequest::Read { keys: vec![b"r".to_vec()], after: None, timeout_ms: 1 };
+    let ClientAnswer::Values(values) = stream.ask(2, read).await else { panic!("no values") };
+    assert!(
+        matches!(&values[0], ReadValue::Register { value, .. } if value[..] == (count - 1).to_be_bytes()),
+        "{values:?}"
+    );
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Becoming whole: a restarted region takes back all that any member may hold of its history, then takes its earlier
 //! logs over (design.md §3.4, R8).
 
-use tombolo_causality::{RegionId, Seq, VersionVector};
+use tombolo_causality::{LogId, RegionId, Seq, VersionVector};
 use tombolo_codec::records::Seal;
 
 use crate::effect::Effect;
@@ -20,6 +20,18 @@ impl Replica {
         };
         let waits = |peer: &Peer| peer.answered.as_ref().is_none_or(is_behind);
         self.peers.peers.iter().filter(|(_, peer)| waits(peer)).map(|(&region, _)| region).collect()
+    }
+
+    /// Whether it has caught up with all that any member held when the process started.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Whether a log's batches through `seq` are in this state, whether the log still stands or was taken over.
+    #[must_use]
+    pub fn holds(&self, log: LogId, seq: Seq) -> bool {
+        self.state.logs.holds((log.region, log.epoch), seq)
     }
 
     /// Takes over its own earlier logs once it holds all that anyone may hold of them (design.md §3.4).

@@ -9,7 +9,7 @@ use data_encoding::BASE64;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use tombolo_causality::{Stamp, Time};
-use tombolo_codec::{Kind, Op, SessionToken, StampSource, Verb, limits};
+use tombolo_codec::{Kind, Op, SessionToken, StampSource, Verb};
 
 use super::problem::Problem;
 use super::{App, body};
@@ -41,7 +41,7 @@ pub(super) async fn open_session<S: Service>(
     Ok(Json(SessionAnswer {
         session: SessionToken(id).encode(app.service.seal_key()),
         home: identity.name.clone(),
-        numbers_max: limits::SESSION_NUMBERS_MAX,
+        numbers_max: identity.session_numbers_max,
         window_seconds: identity.window_seconds,
     }))
 }

@@ -61,10 +61,11 @@ impl<S: Service> Desk<S> {
                 let caller = self.caller()?;
                 admission::check_ready(&self.service)?;
                 let id = self.service.open_session(caller)?;
+                let identity = self.service.identity();
                 Ok(ClientAnswer::Session {
                     id: SessionToken(id).encode(key),
-                    numbers_max: limits::SESSION_NUMBERS_MAX as u32,
-                    window_seconds: self.service.identity().window_seconds,
+                    numbers_max: u32::try_from(identity.session_numbers_max).unwrap_or(u32::MAX),
+                    window_seconds: identity.window_seconds,
                 })
             }
             ClientRequest::Write { session, retry, after, ops } => {

@@ -163,7 +163,7 @@ pub(super) fn parse(mut args: Vec<Bytes>) -> Result<Command, Refusal> {
         ("incr" | "decr" | "incrby" | "decrby", [_, rest @ ..]) if rest.iter().any(|arg| is(arg, "idmp")) => {
             not_supported(
                 "IDMP is not there yet: open a session with POST /v1/sessions on the HTTP door, and number requests \
-                 there; a retry then counts once, in every region",
+                 there; a retry then counts once in its home region",
             )
         }
         ("set", [key, value]) => write(Write::Set { key: key.clone(), value: value.clone() }),
@@ -346,7 +346,9 @@ fn config(verb: &[u8], patterns: &[Bytes]) -> Result<Command, Refusal> {
         return Ok(Command::Talk(Talk::ConfigGet(patterns.to_vec())));
     }
     if ["set", "rewrite", "resetstat"].iter().any(|word| is(verb, word)) {
-        return not_supported("settings are those of the region's file; change it there and send SIGHUP");
+        return not_supported(
+            "settings are those of the region's file; change it there and restart the daemon",
+        );
     }
     error(format!("unknown subcommand '{}'", verb.escape_ascii()))
 }

@@ -72,6 +72,7 @@ impl Table {
             durability: "sync",
             regions: vec!["eu-west".into(), "us-east".into(), "ap-south".into()],
             window_seconds: 86_400,
+            session_numbers_max: 64,
             connections_max: 1_000,
         };
         Self(Arc::new(Inner {
@@ -196,6 +197,8 @@ impl Service for Table {
     }
 
     async fn write(&self, _: Caller, request: WriteRequest) -> Result<Written, Reject> {
+        // As a channel to a shard's task would.
+        tokio::task::consume_budget().await;
         let written = {
             let mut state = self.0.state.lock().unwrap();
             state.writes.push(request.clone());
