@@ -4,7 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use quinn::{Connection, ConnectionError, Endpoint, Incoming, ServerConfig, TokioRuntime, VarInt};
+use quinn::{
+    Connection, ConnectionError, Endpoint, Incoming, ServerConfig, TokioRuntime, TransportErrorCode, VarInt,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -100,6 +102,12 @@ pub(crate) fn ended(error: ConnectionError) -> LinkError {
             if TLS_ALERT_CODES.contains(&u64::from(close.error_code)) =>
         {
             LinkError::RefusedByPeer { reason: format!("{}: {}", close.error_code, words(&close.reason)) }
+        }
+        // What an application says in closing is left out while the handshake is not done (RFC 9000 section 10.2.3).
+        ConnectionError::ConnectionClosed(close)
+            if close.error_code == TransportErrorCode::APPLICATION_ERROR =>
+        {
+            LinkError::ClosedByPeer { reason: "before the handshake was done".to_owned() }
         }
         ConnectionError::TimedOut => LinkError::TimedOut,
         ConnectionError::LocallyClosed => LinkError::Closed,

@@ -206,12 +206,21 @@ impl Doorkeeper {
                 };
                 match timeout(HANDSHAKE_MAX, greeted).await {
                     Ok(Ok(())) => {}
+                    // Who dials makes several attempts and drops all but the first that stands.
+                    Ok(Err(error)) if is_given_up(&error) => {
+                        tracing::debug!(%remote, %error, "who connected gave the attempt up");
+                    }
                     Ok(Err(error)) => tracing::warn!(%remote, %error, "no link with who connected"),
                     Err(_) => tracing::warn!(%remote, "no link with who connected: not done in time"),
                 }
             });
         }
     }
+}
+
+/// Whether the peer itself ended the attempt, in good order.
+const fn is_given_up(error: &TransportError) -> bool {
+    matches!(error, TransportError::Lost { error: LinkError::ClosedByPeer { .. }, .. })
 }
 
 async fn greet(
@@ -234,3 +243,6 @@ async fn greet(
     link.welcome().await.map_err(lost)?;
     Ok(link)
 }
+
+#[cfg(test)]
+mod tests;
