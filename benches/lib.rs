@@ -70,7 +70,7 @@ pub fn adds(keys: &[Bytes], adds_count: usize, seed: u64) -> RecordsBuilder {
     let mut records = RecordsBuilder::new();
     for _ in 0..adds_count {
         let key = &keys[sequence.below(keys.len())];
-        let delta = if sequence.draw() % 4 == 0 { -1 } else { 1 };
+        let delta = if sequence.draw().is_multiple_of(4) { -1 } else { 1 };
         records.add(CellName { tenant: TenantId::DEFAULT, kind: Kind::Counter, key }, None, delta);
     }
     records
