@@ -93,7 +93,6 @@ async fn lag_over_long_links_stays_below_two_seconds_and_returns_there_after_a_s
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "red: CappedBbr takes the least round trip of a connection's whole life for that of the path as it is"]
 async fn lag_returns_below_two_seconds_after_a_short_cut_of_links_that_became_longer() {
     cut_shortly("links that became longer", LinkConditions::default()).await;
 }
