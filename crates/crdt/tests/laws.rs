@@ -8,7 +8,7 @@ use tombolo_crdt::{Counter, Dot, Register};
 type Log = u8;
 
 fn stamp(time: u64, op: u128) -> Stamp {
-    Stamp { time: Time(time), region: RegionId::new(1).unwrap(), op }
+    Stamp { time: Time(time), region: RegionId::new(1).expect("1 is within bounds"), op }
 }
 
 /// One batch of a log, as a counter sees it.

@@ -1,6 +1,6 @@
 //! What a profile works with: regions, a client and a session in each, and the keys.
 //!
-//! Brings a load to its end too: everything answered, everywhere, and added up ([`Bed::settle`]).
+//! Brings a load to its end too: everything answered, everywhere, and added up (`settle`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

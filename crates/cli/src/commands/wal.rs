@@ -40,7 +40,7 @@ pub(super) struct Arguments {
     /// Only this shard
     #[arg(long, value_name = "NUMBER")]
     shard: Option<u16>,
-    /// Only logs whose name, <region id>-<epoch>, begins like this
+    /// Only logs whose name, REGION-EPOCH, begins like this
     #[arg(long, value_name = "PREFIX")]
     log: Option<String>,
     /// Show every segment
