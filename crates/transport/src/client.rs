@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tombolo_causality::ClusterId;
 
-use crate::endpoint::{CODE_CLOSED, admit, close, ended, not_connected, open};
+use crate::endpoint::{CODE_CLOSED, admit, close, ended, listen, not_connected, open};
 use crate::settings::{self, ACCEPTED_LINKS_MAX, ALPN_CLIENT, FAREWELL_MAX, FRAME_BYTES_MAX, HANDSHAKE_MAX};
 use crate::tls::{self, Demand};
 use crate::{CertificateName, FrameReader, FrameWriter, Identity, LinkError, Refusal, TransportError, pki};
@@ -53,7 +53,7 @@ impl ClientListener {
         identity: &Identity,
         settings: DoorSettings,
     ) -> Result<Self, TransportError> {
-        let endpoint = open(address, Some(server(identity, settings)?))?;
+        let endpoint = listen(address, identity, ALPN_CLIENT, server(identity, settings)?)?;
         let bound = |e: std::io::Error| TransportError::Bind { address, detail: e.to_string() };
         let address = endpoint.local_addr().map_err(bound)?;
         let (connections, accepted) = mpsc::channel(ACCEPTED_LINKS_MAX);

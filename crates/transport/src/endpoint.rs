@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use quinn::{
-    Connection, ConnectionError, Endpoint, Incoming, ServerConfig, TokioRuntime, TransportErrorCode, VarInt,
+    Connection, ConnectionError, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime,
+    TransportErrorCode, VarInt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::settings::{self, SOCKET_BUFFER_BYTES};
-use crate::{LinkError, Refusal, TransportError};
+use crate::{Identity, LinkError, Refusal, TransportError};
 
 /// Closed in good order.
 pub(crate) const CODE_CLOSED: u32 = 0;
@@ -28,9 +29,29 @@ const TLS_ALERT_CODES: std::ops::RangeInclusive<u64> = 0x100..=0x1ff;
 ///
 /// Errors: [`TransportError::Bind`].
 pub(crate) fn open(address: SocketAddr, server: Option<ServerConfig>) -> Result<Endpoint, TransportError> {
+    open_with(address, settings::endpoint(), server)
+}
+
+/// The same for whoever listens as `identity`, for the protocol `alpn`.
+///
+/// Errors: [`TransportError::Bind`].
+pub(crate) fn listen(
+    address: SocketAddr,
+    identity: &Identity,
+    alpn: &[u8],
+    server: ServerConfig,
+) -> Result<Endpoint, TransportError> {
+    open_with(address, settings::listening_endpoint(identity, alpn), Some(server))
+}
+
+fn open_with(
+    address: SocketAddr,
+    config: EndpointConfig,
+    server: Option<ServerConfig>,
+) -> Result<Endpoint, TransportError> {
     let bound = |error: io::Error| TransportError::Bind { address, detail: error.to_string() };
     let socket = socket(address).map_err(bound)?;
-    Endpoint::new(settings::endpoint(), server, socket, Arc::new(TokioRuntime)).map_err(bound)
+    Endpoint::new(config, server, socket, Arc::new(TokioRuntime)).map_err(bound)
 }
 
 fn socket(address: SocketAddr) -> io::Result<std::net::UdpSocket> {

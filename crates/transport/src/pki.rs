@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ring::hmac;
 use rustls::RootCertStore;
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
@@ -131,6 +132,7 @@ pub struct Identity {
     pub(crate) roots: Arc<RootCertStore>,
     name: CertificateName,
     not_after_unix_s: i64,
+    derivation: hmac::Key,
 }
 
 impl fmt::Debug for Identity {
@@ -169,14 +171,27 @@ impl Identity {
         let not_after_unix_s = check_dates(cert_name, &chain[0])?;
         let name =
             certificate_name(&chain[0]).map_err(|error| PkiError::Name { what: cert_name.clone(), error })?;
-        let certified = certified(chain, private_key(key_name, key)?, cert_name, key_name)?;
+        let key = private_key(key_name, key)?;
+        let derivation = hmac::Key::new(hmac::HMAC_SHA256, key.secret_der());
+        let certified = certified(chain, key, cert_name, key_name)?;
         let roots = roots(ca_name, authorities)?;
         check_chain(&certified.cert, &roots).map_err(|error| PkiError::NotIssued {
             certificate: cert_name.clone(),
             authority: ca_name.clone(),
             detail: error.to_string(),
         })?;
-        Ok(Self { certified: Arc::new(certified), roots: Arc::new(roots), name, not_after_unix_s })
+        Ok(Self {
+            certified: Arc::new(certified),
+            roots: Arc::new(roots),
+            name,
+            not_after_unix_s,
+            derivation,
+        })
+    }
+
+    /// A key for one purpose: known to nobody without the private key, and the same after every start with it.
+    pub(crate) fn derived_key(&self, purpose: &[u8]) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&self.derivation, purpose).as_ref())
     }
 
     /// Whom the certificate speaks for.

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tombolo_causality::RegionId;
 
-use crate::endpoint::{CODE_CLOSED, CODE_REFUSED, admit, close, ended, not_connected, open};
+use crate::endpoint::{CODE_CLOSED, CODE_REFUSED, admit, close, ended, listen, not_connected};
 use crate::settings::{
     self, ACCEPTED_LINKS_MAX, ALPN_PEER, FAREWELL_MAX, FRAME_BYTES_MAX, HANDSHAKE_MAX, HANDSHAKES_MAX,
 };
@@ -84,7 +84,7 @@ impl QuicTransport {
         settings: QuicSettings,
     ) -> Result<Self, TransportError> {
         let credentials = Credentials::new(identity, members)?;
-        let endpoint = open(address, Some(credentials.server()?))?;
+        let endpoint = listen(address, &credentials.identity, ALPN_PEER, credentials.server()?)?;
         let bound = |e: std::io::Error| TransportError::Bind { address, detail: e.to_string() };
         let address = endpoint.local_addr().map_err(bound)?;
         let credentials = Arc::new(Mutex::new(Arc::new(credentials)));

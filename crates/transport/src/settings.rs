@@ -8,7 +8,9 @@ use std::time::Duration;
 use quinn::congestion::BbrConfig;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt};
+use quinn_proto::RandomConnectionIdGenerator;
 
+use crate::Identity;
 use crate::bbr::CappedBbrConfig;
 use crate::link::CHANNELS_COUNT;
 
@@ -63,6 +65,12 @@ pub(crate) const HANDSHAKES_MAX: usize = 64;
 /// First packets that wait for a decision, and their bytes: quinn's own bounds are 65,536 and 100 MiB.
 const INCOMING_MAX: usize = 1_024;
 const INCOMING_BUFFER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Under one reset key no id may come twice, or the token of an ended connection would end another one (RFC 9000
+/// section 10.3.2): 96 random bits.
+const CONNECTION_ID_BYTES: usize = 12;
+/// A thousand resets a second: all clients of a region that was restarted learn of it within two of their packets. quinn's
+/// own pace is fifty. A reset is smaller than the packet it answers.
+const RESET_INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// Links that are made and not yet accepted.
 pub(crate) const ACCEPTED_LINKS_MAX: usize = 16;
 
@@ -131,9 +139,28 @@ pub(crate) fn server(crypto: Arc<QuicServerConfig>, transport: Arc<TransportConf
     config
 }
 
-/// Of the socket: quinn's defaults, but for what it may receive, which caps what the other side's discovery finds.
+/// Of the socket of whoever dials only: quinn's defaults, but for what it may receive, which caps what the other side's
+/// discovery finds.
 pub(crate) fn endpoint() -> EndpointConfig {
-    let mut config = EndpointConfig::default();
+    with_bounds(EndpointConfig::default())
+}
+
+/// Of the socket of whoever listens, as `identity`, for the protocol `alpn`.
+///
+/// Resets are signed with a key that outlives the process: who still speaks to the one before learns at once that its
+/// connection is gone. Each protocol has a key of its own, because they are different sockets, and a token shown by one
+/// must not end a connection of the other.
+pub(crate) fn listening_endpoint(identity: &Identity, alpn: &[u8]) -> EndpointConfig {
+    let key = identity.derived_key(&[b"tombolo stateless reset ", alpn].concat());
+    let mut config = EndpointConfig::new(Arc::new(key));
+    config
+        // quinn's own generator tells a stranger's packet by a key that it draws at each start.
+        .cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CONNECTION_ID_BYTES)))
+        .min_reset_interval(RESET_INTERVAL_MIN);
+    with_bounds(config)
+}
+
+fn with_bounds(mut config: EndpointConfig) -> EndpointConfig {
     config.max_udp_payload_size(MTU_BYTES_MAX).expect("the bound is above the least of QUIC");
     config
 }

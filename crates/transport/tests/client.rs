@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use tombolo_causality::ClusterId;
 use tombolo_transport::{
@@ -168,4 +169,49 @@ async fn a_reloaded_certificate_is_shown_to_new_clients() {
     let client = ClientEndpoint::new(&renewed.cert_pem, LIMIT).unwrap();
     join(&client, &door).await;
     assert!(matches!(door.reload(&identity(&renewed, "us-east")), Err(TransportError::OtherIdentity { .. })));
+}
+
+/// A client whose region is killed and comes back on the same port with the identity that `next` gives: why its
+/// connection has ended, if it ends within half a second of its next packet.
+fn killed_and_back(next: impl FnOnce(Identity, &Authority) -> Identity) -> Option<LinkError> {
+    let authority = create_authority(CLUSTER).unwrap();
+    let first = identity(&authority, "eu-west");
+    let bind = |address: SocketAddr, identity: &Identity| ClientListener::bind(address, identity, settings());
+    let (region, near_side) = (Runtime::new().unwrap(), Runtime::new().unwrap());
+    let door = {
+        let _context = region.enter();
+        bind(SocketAddr::from(([127, 0, 0, 1], 0)), &first).unwrap()
+    };
+    let address = door.local_address();
+    let (client, near, far, mut write) = near_side.block_on(async {
+        let client = ClientEndpoint::new(&authority.cert_pem, LIMIT).unwrap();
+        let (near, far) = join(&client, &door).await;
+        let (mut write, _) = step(near.open_stream()).await.unwrap();
+        step(write.send(&[Frame::new(0, &b"before"[..])])).await.unwrap();
+        step(far.accept_stream()).await.unwrap();
+        (client, near, far, write)
+    });
+    // Its tasks end where they stand, as with signal 9: what it would say in closing has nobody left to send it.
+    region.shutdown_timeout(STEP_MAX);
+    drop((door, far));
+    let identity = next(first, &authority);
+    let ended = near_side.block_on(async {
+        let _door = bind(address, &identity).expect("the port is free again");
+        // Fails where a packet that was on its way already has had its answer.
+        let _ = write.send(&[Frame::new(0, &b"after"[..])]).await;
+        timeout(Duration::from_millis(500), near.closed()).await.ok()
+    });
+    drop((client, near));
+    ended
+}
+
+#[test]
+fn a_client_of_a_region_that_was_killed_learns_it_with_its_next_packet() {
+    let ended = killed_and_back(|identity, _| identity);
+    assert_eq!(ended, Some(LinkError::Lost { detail: "reset by peer".into() }));
+}
+
+#[test]
+fn who_has_not_the_regions_key_cannot_end_its_connections() {
+    assert_eq!(killed_and_back(|_, authority| identity(authority, "eu-west")), None);
 }
