@@ -42,7 +42,7 @@ impl Options {
             token: String::new(),
             deadline: Duration::from_secs(30),
             connect_deadline: Duration::from_secs(10),
-            silence_max: Duration::from_secs(5),
+            silence_max: Duration::from_millis(2_500),
             drift_ms_max: 500,
             writer: WriterOptions {
                 ops_max: 32_768,
@@ -75,8 +75,8 @@ impl Options {
         self
     }
 
-    /// After how long without any answer, while some are due, the connection is given up for a new one. 5 s by
-    /// default.
+    /// After how long without any answer, while some are due, the connection is given up for a new one. 2.5 s by
+    /// default: well above a sync of the disk, and less than the connection itself needs to see that its region is gone.
     #[must_use]
     pub fn silence_max(mut self, silence: Duration) -> Self {
         self.silence_max = silence;
