@@ -22,7 +22,6 @@ use std::process::ExitCode;
 use clap::{Args, ValueHint};
 use tombolo_testbed::cluster::ClusterOptions;
 use tombolo_testbed::oracle::Oracle;
-use tombolo_testbed::relay::LinkConditions;
 
 use self::place::Place;
 use self::play::Play;
@@ -95,8 +94,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, CliError> {
     let place = Place::choose(arguments.keep.as_deref())?;
     let progress = Progress::new();
     progress.step(&format!("starting {count} regions in {}", place.path().display()));
-    let options = ClusterOptions::new(place.path(), wan::NAMES[..count].iter().copied())
-        .with_links(LinkConditions::default());
+    let options = wan::laid(ClusterOptions::new(place.path(), wan::NAMES[..count].iter().copied()), count);
     let has_passed = started(options, async |regions| {
         let play = Play::new(regions, &progress, arguments.seconds, arguments.cut_seconds);
         let outcome = play.run(shares, oracle).await?;

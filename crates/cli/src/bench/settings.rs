@@ -22,6 +22,9 @@ pub(crate) struct RegionSettings {
     /// Where the started regions keep their files while they run [default: the system's temporary directory]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "cluster")]
     pub(crate) data: Option<PathBuf>,
+    /// Partitions of the keys in the started regions [default: 16]
+    #[arg(long, value_name = "N", conflicts_with = "cluster", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) shards: Option<u16>,
     /// When the started regions answer a write
     #[arg(long, value_enum, default_value = "sync", conflicts_with = "cluster")]
     pub(crate) durability: Durability,
@@ -39,6 +42,7 @@ impl RegionSettings {
     /// What to start in a directory.
     pub(crate) fn options(&self, dir: PathBuf) -> ClusterOptions {
         let mut options = ClusterOptions::new(dir, NAMES);
+        options.shards = self.shards;
         options.links = self.delay_ms.map(|ms| LinkConditions::delayed(Duration::from_millis(ms)));
         options.serve_arguments = vec!["--durability".into(), self.durability.name().into()];
         options

@@ -31,6 +31,9 @@ pub(super) struct Arguments {
     /// HTTP port of the first region
     #[arg(long, value_name = "PORT", default_value_t = 7400, value_parser = clap::value_parser!(u16).range(1..))]
     base_port: u16,
+    /// Partitions of the keys, 1 to 1024, fixed for the life of the cluster [default: as declared, else 16]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    shards: Option<u16>,
     /// Ask clients for no token: for this machine alone
     #[arg(long)]
     dev: bool,
@@ -59,6 +62,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         dir: arguments.dir.clone(),
         regions: arguments.regions.clone(),
         base_port: arguments.base_port,
+        shards: arguments.shards,
         dev: arguments.dev,
     };
     let report = config::init(options).map_err(|error| failed(error, &arguments.dir))?;
@@ -95,8 +99,10 @@ fn failed(error: InitError, dir: &std::path::Path) -> CliError {
         InitError::Name(_)
         | InitError::NameReserved(_)
         | InitError::NamedTwice(_)
+        | InitError::Shards(_)
         | InitError::TooMany { .. } => Exit::Usage,
         InitError::OtherRegions { .. }
+        | InitError::OtherShards { .. }
         | InitError::HalfAuthority { .. }
         | InitError::NoAuthorityKey { .. } => Exit::ConfigInvalid,
         InitError::Pki(_) | InitError::File { .. } | InitError::Random(_) => Exit::Other,

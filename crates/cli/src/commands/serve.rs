@@ -14,8 +14,8 @@ Examples:
   tombolo serve --cluster /etc/tombolo --region eu-west --data /var/lib/tombolo --log json
   tombolo serve --cluster my-cluster --region eu-west --peer-override us-east=127.0.0.1:9001
 
-It logs to stderr. SIGTERM flushes, tells the peers and exits 0; SIGHUP reloads certificates and the settings that \
-can be reloaded. Which levels are logged: RUST_LOG, such as `RUST_LOG=tombolo=debug`.";
+It logs to stderr. SIGTERM flushes, tells the peers and exits 0; SIGHUP reloads certificates. Which \
+levels are logged: TOMBOLO_LOG, such as `TOMBOLO_LOG=tombolo_daemon=debug`.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

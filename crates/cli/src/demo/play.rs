@@ -58,7 +58,6 @@ impl<'a> Play<'a> {
     ///
     /// Errors: what kept it from being known whether all is right.
     pub(super) async fn run(&self, shares: Vec<Share>, oracle: Oracle) -> Result<Outcome, CliError> {
-        wan::lay(self.relay(), &self.paths)?;
         for path in &self.paths {
             self.progress.step(&format!("  {} ↔ {}: {} ms one way", path.a, path.b, path.one_way_ms));
         }

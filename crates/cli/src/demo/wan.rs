@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use tombolo_testbed::relay::{LinkConditions, Relay};
-
-use crate::error::CliError;
-use crate::regions::cluster_error;
+use tombolo_testbed::cluster::ClusterOptions;
+use tombolo_testbed::relay::LinkConditions;
 
 /// The regions, in the order in which they join.
 pub(super) const NAMES: [&str; 6] = ["eu-west", "us-east", "ap-south", "us-west", "sa-east", "ap-northeast"];
@@ -38,15 +36,11 @@ pub(super) fn paths(count: usize) -> Vec<Path> {
     pairs.map(|(a, b)| Path { a: NAMES[a], b: NAMES[b], one_way_ms: ONE_WAY_MS[a][b] }).collect()
 }
 
-/// Makes the relay's links as long as the map says.
-pub(super) fn lay(relay: &Relay, paths: &[Path]) -> Result<(), CliError> {
-    for path in paths {
-        let conditions = LinkConditions::delayed(Duration::from_millis(path.one_way_ms));
-        for (from, to) in [(path.a, path.b), (path.b, path.a)] {
-            relay.set(from, to, conditions.clone()).map_err(|error| cluster_error(error.into()))?;
-        }
-    }
-    Ok(())
+/// Regions with a relay whose links are as long as the map says before any of them connects.
+pub(super) fn laid(options: ClusterOptions, count: usize) -> ClusterOptions {
+    paths(count).iter().fold(options, |options, path| {
+        options.with_path(path.a, path.b, LinkConditions::delayed(Duration::from_millis(path.one_way_ms)))
+    })
 }
 
 #[cfg(test)]
