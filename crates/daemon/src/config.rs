@@ -25,7 +25,7 @@ use tombolo_codec::{Schema, SealKey};
 
 pub use check::{CheckReport, check};
 pub use error::ConfigError;
-pub use init::{FileState, InitError, InitOptions, InitReport, REGIONS_DEFAULT, init};
+pub use init::{FileState, InitError, InitOptions, InitReport, REGIONS_DEFAULT, SHARDS_DEFAULT, init};
 pub use keys::{ExplainedKey, explain};
 pub use secret::Secret;
 

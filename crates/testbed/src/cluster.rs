@@ -86,6 +86,12 @@ impl TestCluster {
         let peer = |(at, name): (usize, &String)| RelayPeer { name: name.clone(), address: ports.peer(at) };
         let peers: Vec<RelayPeer> = options.regions.iter().enumerate().map(peer).collect();
         let relay = options.links.clone().map(|links| Relay::start(peers, links)).transpose()?;
+        for (relay, (a, b, conditions)) in
+            relay.iter().flat_map(|relay| options.paths.iter().map(move |path| (relay, path)))
+        {
+            relay.set(a, b, conditions.clone())?;
+            relay.set(b, a, conditions.clone())?;
+        }
         let agent = ureq::Agent::config_builder()
             .timeout_global(Some(HTTP_TIMEOUT))
             .http_status_as_error(false)

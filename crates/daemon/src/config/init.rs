@@ -25,6 +25,11 @@ use super::templates::{ClusterText, RegionText};
 /// The regions of a cluster when none are named.
 pub const REGIONS_DEFAULT: [&str; 3] = ["eu-west", "us-east", "ap-south"];
 
+/// The partitions of a new cluster when no other number is given.
+pub const SHARDS_DEFAULT: u16 = 16;
+/// As the table of keys has it.
+const SHARDS_MAX: u16 = 1024;
+
 /// Ports step by this from region to region.
 const PORT_STEP: u16 = 10;
 /// http, resp, quic, peer.
@@ -39,6 +44,8 @@ pub struct InitOptions {
     pub regions: Vec<String>,
     /// The first region's HTTP port.
     pub base_port: u16,
+    /// Partitions of the keys. `None`: as declared, else [`SHARDS_DEFAULT`].
+    pub shards: Option<u16>,
     /// No credentials, for loopback only.
     pub dev: bool,
 }
@@ -122,6 +129,20 @@ pub enum InitError {
         /// What was asked for.
         given: String,
     },
+    /// Another number of shards than the cluster has.
+    #[error(
+        "{CLUSTER_FILE} has shards = {declared}, not {given}; the number is fixed for the life of the cluster, because \
+         it decides which log each key is in; leave --shards out to keep it"
+    )]
+    OtherShards {
+        /// What the file declares.
+        declared: u16,
+        /// What was asked for.
+        given: u16,
+    },
+    /// The number of shards is out of bounds.
+    #[error("{0} shards are outside 1..=1024")]
+    Shards(u16),
     /// The files that are there are wrong.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Config(Vec<ConfigError>),
@@ -167,6 +188,7 @@ pub enum InitError {
 /// Errors: [`InitError`]; what was made until then stays and is kept by the next run.
 pub fn init(options: InitOptions) -> Result<InitReport, InitError> {
     check_names(&options.regions)?;
+    check_shards(options.shards)?;
     let mut files = Writer { dir: options.dir.clone(), report: Vec::new() };
     files.make_dir(Path::new(""), 0o755)?;
     files.make_dir(Path::new("pki"), 0o700)?;
@@ -179,6 +201,7 @@ pub fn init(options: InitOptions) -> Result<InitReport, InitError> {
         return Err(InitError::Config(problems.into_errors()));
     };
     check_same_regions(&options.regions, &cluster)?;
+    check_same_shards(options.shards, &cluster)?;
     write_regions(&options, &cluster, &regions, &mut files)?;
     let id = cluster.cluster.expect("a file without problems has every required key");
     issue_missing(id, &cluster, &mut files)?;
@@ -200,6 +223,20 @@ fn check_names(regions: &[String]) -> Result<(), InitError> {
         }
     }
     Ok(())
+}
+
+fn check_shards(given: Option<u16>) -> Result<(), InitError> {
+    match given {
+        Some(shards) if !(1..=SHARDS_MAX).contains(&shards) => Err(InitError::Shards(shards)),
+        _ => Ok(()),
+    }
+}
+
+fn check_same_shards(given: Option<u16>, cluster: &ClusterFile) -> Result<(), InitError> {
+    match (given, cluster.shards) {
+        (Some(given), Some(declared)) if given != declared => Err(InitError::OtherShards { declared, given }),
+        _ => Ok(()),
+    }
 }
 
 fn check_same_regions(given: &[String], cluster: &ClusterFile) -> Result<(), InitError> {
@@ -234,7 +271,8 @@ fn write_cluster(options: &InitOptions, files: &mut Writer) -> Result<(), InitEr
         Some(cluster) => cluster,
         None => ClusterId(u128::from_be_bytes(random()?)),
     };
-    let text = ClusterText { cluster, regions: &regions }.to_string();
+    let shards = options.shards.unwrap_or(SHARDS_DEFAULT);
+    let text = ClusterText { cluster, shards, regions: &regions }.to_string();
     files.write(Path::new(CLUSTER_FILE), 0o644, &text)
 }
 

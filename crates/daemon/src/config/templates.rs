@@ -9,18 +9,19 @@ use tombolo_causality::ClusterId;
 /// `cluster.toml`.
 pub(super) struct ClusterText<'a> {
     pub(super) cluster: ClusterId,
+    pub(super) shards: u16,
     pub(super) regions: &'a [String],
 }
 
 impl fmt::Display for ClusterText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cluster, regions } = self;
+        let Self { cluster, shards, regions } = self;
         write!(
             f,
             r#"# A Tombolo cluster. `tombolo config explain` lists every key, `tombolo check` checks all files.
 
 cluster = "{cluster}"  # random, for ever: in every certificate and log
-shards = 16      # partitions of the keys, fixed for the life of the cluster
+shards = {shards:<8}# partitions of the keys, fixed for the life of the cluster
 revision = 1     # raise it with every change of the regions and signals below
 
 # Each region has its own file, regions/<name>.toml.

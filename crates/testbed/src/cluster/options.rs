@@ -18,8 +18,12 @@ pub struct ClusterOptions {
     pub binary: Option<PathBuf>,
     /// The first port; a free range if none is named.
     pub base_port: Option<u16>,
+    /// Partitions of the keys; as many as `init` chooses if no number is named.
+    pub shards: Option<u16>,
     /// With conditions, a relay stands between all regions; without, they reach each other directly.
     pub links: Option<LinkConditions>,
+    /// Links between two regions, both ways, that are otherwise than [`Self::links`], from before any daemon starts.
+    pub paths: Vec<(String, String, LinkConditions)>,
     /// More arguments of every `serve`, such as `--durability interval`.
     pub serve_arguments: Vec<OsString>,
     /// How long a daemon may take until it is ready.
@@ -34,7 +38,9 @@ impl ClusterOptions {
             regions: regions.into_iter().map(Into::into).collect(),
             binary: None,
             base_port: None,
+            shards: None,
             links: None,
+            paths: Vec::new(),
             serve_arguments: Vec::new(),
             ready_timeout: Duration::from_secs(30),
         }
@@ -47,10 +53,21 @@ impl ClusterOptions {
         self
     }
 
+    /// The same with other conditions between two of the regions, both ways; a relay stands between all.
+    #[must_use]
+    pub fn with_path(mut self, a: &str, b: &str, conditions: LinkConditions) -> Self {
+        self.links.get_or_insert_default();
+        self.paths.push((a.to_owned(), b.to_owned(), conditions));
+        self
+    }
+
     pub(super) fn init_arguments(&self, base_port: u16) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec!["init".into(), "--dir".into(), self.dir.clone().into()];
         arguments.extend(["--regions".into(), self.regions.join(",").into()]);
         arguments.extend(["--base-port".into(), base_port.to_string().into(), "--dev".into()]);
+        if let Some(shards) = self.shards {
+            arguments.extend(["--shards".into(), shards.to_string().into()]);
+        }
         arguments
     }
 

@@ -83,6 +83,36 @@ fn init_and_serve_are_called_as_the_contract_says() {
 }
 
 #[test]
+fn a_number_of_shards_is_passed_to_init() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = ClusterOptions { shards: Some(8), ..options(&dir, "") };
+    TestCluster::init(options).unwrap();
+    let arguments = std::fs::read_to_string(dir.path().join("init")).unwrap();
+    assert!(arguments.ends_with("--dev --shards 8\n"), "{arguments}");
+}
+
+#[test]
+fn paths_are_as_long_as_asked_for_before_any_daemon_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let delay = Duration::from_millis(60);
+    let delayed = || options(&dir, "").with_path("eu", "us", LinkConditions::delayed(delay));
+    let cluster = TestCluster::init(delayed()).unwrap();
+    let relay = cluster.relay().unwrap();
+    for (from, to, at) in [("eu", "us", 1), ("us", "eu", 0)] {
+        let target = std::net::UdpSocket::bind(cluster.ports().peer(at)).unwrap();
+        target.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let sent = Instant::now();
+        let source = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        source.send_to(b"x", relay.address(from, to).unwrap()).unwrap();
+        target.recv(&mut [0; 8]).unwrap();
+        assert!(sent.elapsed() >= delay, "{from} to {to}: {:?}", sent.elapsed());
+    }
+    drop(cluster);
+    let nowhere = delayed().with_path("eu", "nowhere", LinkConditions::default());
+    assert!(matches!(TestCluster::init(nowhere), Err(ClusterError::Relay(_))));
+}
+
+#[test]
 fn a_refused_init_says_what_it_said() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("refuse"), "").unwrap();

@@ -10,7 +10,8 @@ use crate::config::{ConfigError, InitOptions, check, init};
 fn cluster(regions: &[&str]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let regions = regions.iter().map(|name| (*name).to_owned()).collect();
-    init(InitOptions { dir: dir.path().to_owned(), regions, base_port: 7400, dev: true }).unwrap();
+    init(InitOptions { dir: dir.path().to_owned(), regions, base_port: 7400, shards: None, dev: true })
+        .unwrap();
     dir
 }
 

@@ -8,7 +8,7 @@ use crate::config::{Auth, ClusterConfig, FileState, InitError, InitOptions, Init
 
 fn options(dir: &Path, regions: &[&str]) -> InitOptions {
     let regions = regions.iter().map(|name| (*name).to_owned()).collect();
-    InitOptions { dir: dir.to_owned(), regions, base_port: 7400, dev: false }
+    InitOptions { dir: dir.to_owned(), regions, base_port: 7400, shards: None, dev: false }
 }
 
 fn with_state(report: &InitReport, state: FileState) -> Vec<PathBuf> {
@@ -83,6 +83,25 @@ fn a_second_run_keeps_every_file_as_it_is() {
         assert_eq!(with_state(&second, FileState::Kept).len(), first.files.len());
         assert_eq!(second.files.len(), first.files.len());
     }
+    assert_eq!(contents(dir.path()), before);
+}
+
+#[test]
+fn the_number_of_shards_is_chosen_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |shards| InitOptions { shards, ..options(dir.path(), &["a"]) };
+    for shards in [0, 1025] {
+        let error = init(with(Some(shards))).unwrap_err();
+        assert!(matches!(error, InitError::Shards(seen) if seen == shards), "{error}");
+    }
+    assert!(contents(dir.path()).is_empty());
+    init(with(Some(1024))).unwrap();
+    assert_eq!(check(dir.path()).unwrap().config.shards, 1024);
+    let before = contents(dir.path());
+    for same in [None, Some(1024)] {
+        init(with(same)).unwrap();
+    }
+    assert_snapshot!(init(with(Some(16))).unwrap_err(), @"cluster.toml has shards = 1024, not 16; the number is fixed for the life of the cluster, because it decides which log each key is in; leave --shards out to keep it");
     assert_eq!(contents(dir.path()), before);
 }
 

@@ -47,7 +47,8 @@ impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let regions = vec!["eu-west".into(), "us-east".into()];
-        init(InitOptions { dir: dir.path().to_owned(), regions, base_port: 7400, dev: false }).unwrap();
+        init(InitOptions { dir: dir.path().to_owned(), regions, base_port: 7400, shards: None, dev: false })
+            .unwrap();
         let fixture = Self(dir);
         fixture.write("cluster.toml", CLUSTER);
         fixture.write("regions/eu-west.toml", EU_WEST);
