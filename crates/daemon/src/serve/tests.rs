@@ -18,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn cluster(names: &[&str]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let regions = names.iter().map(|name| (*name).to_owned()).collect();
-    init(InitOptions { dir: dir.path().to_owned(), regions, base_port: 7400, dev: true }).unwrap();
+    init(InitOptions { dir: dir.path().to_owned(), regions, base_port: 7400, shards: None, dev: true })
+        .unwrap();
     dir
 }
 
