@@ -71,6 +71,16 @@ impl Replica {
                     "storage_full",
                     "the disk is full; writes are refused until there is room".to_owned(),
                 );
+                // What was handed to the disk stays there and counts once there is room; its callers need not wait.
+                for pending in self.writer.take_all_pending() {
+                    let reject = Reject::new(
+                        RejectCode::StorageFull,
+                        "the disk of this region filled up under this write; it counts once there is room, unless the \
+                         daemon stops before: send it again under the same number",
+                    );
+                    let reject = reject.unknown().retry_after_ms(1_000);
+                    self.answer(pending.ticket, Answer::Written(Err(reject)));
+                }
             }
             (Storage::Full, false) => {
                 self.storage = Storage::Good;

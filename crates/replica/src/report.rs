@@ -47,8 +47,13 @@ impl Replica {
     #[must_use]
     pub fn behind(&self, region: RegionId, now: Now) -> Behind {
         let (own, epoch) = self.writer.name();
-        let applied = self.peers.peers.get(&region).map_or(Seq::ZERO, |peer| peer.applied.get(own, epoch));
-        self.progress.behind(applied, now.monotonic_ms)
+        let Some(peer) = self.peers.peers.get(&region) else { return Behind::default() };
+        let behind = self.progress.behind(peer.applied.get(own, epoch), now.monotonic_ms);
+        if peer.answered.is_some() || self.state.logs.vector().is_empty() {
+            return behind;
+        }
+        // It has said nothing since this process started: what it lacks of earlier epochs is at least this old.
+        Behind { oldest_ms: behind.oldest_ms.max(now.monotonic_ms), ..behind }
     }
 
     /// The shard as it is.

@@ -56,16 +56,25 @@ impl Replica {
             known => known,
         };
         match known {
-            Known::Settled => refuse(Reject::new(
+            Known::Settled => Err(Reject::new(
                 RejectCode::Stale,
-                format!("number {} lies below the session's settled mark", session.number),
-            )),
+                format!(
+                    "number {} lies below the session's settled mark; it may have counted",
+                    session.number
+                ),
+            )
+            .unknown()),
             Known::Logged(digest) if digest != session.digest => Err(Reject::new(
                 RejectCode::Conflict,
                 format!("number {} was used before, with other ops", session.number),
             )),
             Known::Logged(_) => Ok(known),
             Known::New if id.epoch != self.options.epoch && !self.is_whole => Err(Self::not_whole()),
+            // Only the epoch that opened a session moves its mark.
+            Known::New if self.is_session_full(session) && id.epoch != self.options.epoch => {
+                let text = "this session was opened before the region restarted and takes no more numbers; open a new one";
+                Err(Reject::new(RejectCode::SessionFull, text))
+            }
             Known::New if self.is_session_full(session) => Err(Reject::new(
                 RejectCode::SessionFull,
                 "too many numbers above the settled mark; raise `settled` first",

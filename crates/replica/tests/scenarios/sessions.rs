@@ -41,8 +41,8 @@ fn a_number_below_the_settled_mark_is_stale_never_new() {
     let mut node = Node::alone();
     node.done(numbered(session(1, 1), 1, 0, vec![add("k", 1)]));
     node.done(numbered(session(1, 1), 3, 3, vec![add("k", 1)]));
-    assert_snapshot!(node.write(numbered(session(1, 1), 1, 0, vec![add("k", 1)])), @"answer 3: stale, applied: no");
-    assert_snapshot!(node.write(numbered(session(1, 1), 2, 0, vec![add("k", 1)])), @"answer 4: stale, applied: no");
+    assert_snapshot!(node.write(numbered(session(1, 1), 1, 0, vec![add("k", 1)])), @"answer 3: stale, applied: unknown");
+    assert_snapshot!(node.write(numbered(session(1, 1), 2, 0, vec![add("k", 1)])), @"answer 4: stale, applied: unknown");
     // A mark cannot pass the request that carries it.
     node.done(numbered(session(1, 1), 4, 99, vec![add("k", 1)]));
     assert_snapshot!(node.done(numbered(session(1, 1), 5, 0, vec![add("k", 1)])), @"answer 6: yes at r1e1#4, values [4]");

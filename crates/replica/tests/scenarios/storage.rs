@@ -87,3 +87,18 @@ fn a_gap_or_a_fork_on_disk_is_an_error_not_a_state() {
     assert!(again.replica.replay(&fork.appended[1]).is_err());
     assert!(again.replica.replay(&node.appended[1]).is_err(), "the log is halted from then on");
 }
+
+#[test]
+fn a_write_under_which_the_disk_fills_up_is_answered_and_counts_once_there_is_room() {
+    let mut node = Node::alone();
+    node.write(numbered(session(1, 1), 1, 0, vec![add("k", 5)]));
+    node.flush();
+    let answers = node.handle(Input::StorageFull { is_full: true });
+    assert!(answers.contains("storage_full, applied: unknown"), "{answers}");
+    node.handle(Input::StorageFull { is_full: false });
+    node.settle();
+    let again = node.write(numbered(session(1, 1), 1, 0, vec![add("k", 5)]));
+    assert!(again.contains("replayed"), "{again}");
+    let value = node.read(&["k"], vec![]);
+    assert!(value.trim_end().ends_with(": 5"), "{value}");
+}

@@ -64,11 +64,12 @@ pub(super) const fn explanation(code: RejectCode) -> Explanation {
         RejectCode::SessionFull => (
             "The session holds too many numbers above its settled mark.",
             NOTHING,
-            "Send `settled` with the number below which all is answered, or wait for outstanding answers.",
+            "Send `settled` with the number below which all is answered, or wait for outstanding answers; after a restart of its \
+             region a session takes no more of them, open a new one.",
         ),
         RejectCode::NotWhole => (
             "This region restarted and has not caught up with what the others hold.",
-            NOTHING,
+            "Unknown: an earlier attempt may have counted; this one changed nothing.",
             "Wait, or ask another region; `tombolo status` names the regions it waits for.",
         ),
         RejectCode::NotAuthority => (
