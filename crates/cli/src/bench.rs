@@ -5,18 +5,22 @@
 //! with `measure`; what they share stands beside them.
 
 mod bed;
+mod heal;
 mod ingest;
 mod keys;
 mod median;
 mod meter;
+mod open_loop;
 mod replicate;
 mod settings;
 mod totals;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
+use tombolo_testbed::cluster::ClusterOptions;
 use tombolo_testbed::report::Report;
 
 use self::settings::RegionSettings;
@@ -37,6 +41,8 @@ enum Profile {
     Ingest(ingest::Arguments),
     /// A fixed rate, and how soon each write is readable in the other regions
     Replicate(replicate::Arguments),
+    /// One region cut off under load, and how soon all regions are level again
+    Heal(heal::Arguments),
 }
 
 /// One run.
@@ -51,13 +57,24 @@ impl Profile {
         match self {
             Self::Ingest(arguments) => &arguments.regions,
             Self::Replicate(arguments) => &arguments.regions,
+            Self::Heal(arguments) => &arguments.regions,
         }
+    }
+
+    /// What to start in a directory. A heal needs links that can be cut, also where they delay nothing.
+    fn options(&self, dir: PathBuf) -> ClusterOptions {
+        let mut options = self.settings().options(dir);
+        if let Self::Heal(_) = self {
+            options.links.get_or_insert_default();
+        }
+        options
     }
 
     async fn measure(&self, regions: &Regions) -> Result<Measured, CliError> {
         match self {
             Self::Ingest(arguments) => Box::pin(ingest::measure(arguments, regions)).await,
             Self::Replicate(arguments) => Box::pin(replicate::measure(arguments, regions)).await,
+            Self::Heal(arguments) => Box::pin(heal::measure(arguments, regions)).await,
         }
     }
 
@@ -65,6 +82,7 @@ impl Profile {
         match self {
             Self::Ingest(_) => ingest::summary(report),
             Self::Replicate(_) => replicate::summary(report),
+            Self::Heal(_) => heal::summary(report),
         }
     }
 }
@@ -115,7 +133,7 @@ async fn once(profile: &Profile, settings: &RegionSettings) -> Result<Measured, 
     let place = settings.data.clone().unwrap_or_else(std::env::temp_dir);
     let dir = tempfile::Builder::new().prefix("tombolo-bench-").tempdir_in(&place);
     let dir = dir.map_err(|error| CliError::new(Exit::Other, format!("{}: {error}", place.display())))?;
-    started(settings.options(dir.path().to_owned()), async |regions| profile.measure(regions).await).await
+    started(profile.options(dir.path().to_owned()), async |regions| profile.measure(regions).await).await
 }
 
 /// The report for people.

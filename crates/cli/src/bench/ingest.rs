@@ -34,6 +34,9 @@ const VALUE_BYTES: usize = 24;
 /// Arguments of `tombolo bench ingest`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
+    /// For how many seconds
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: u32,
     #[command(flatten)]
     pub(crate) load: LoadSettings,
     #[command(flatten)]
@@ -54,7 +57,7 @@ pub(crate) async fn measure(arguments: &Arguments, regions: &Regions) -> Result<
     let probe_clients = regions.connect().await?;
     let (over, is_over) = watch::channel(false);
     let meter = Meter::start(regions).await;
-    let deadline = meter.started() + Duration::from_secs(load.seconds.into());
+    let deadline = meter.started() + Duration::from_secs(arguments.seconds.into());
     let mut probes = Vec::new();
     for (client, name) in probe_clients.iter().zip(&bed.names) {
         let session = client.session().await.map_err(|error| sdk_error(name, &error))?;
@@ -93,7 +96,7 @@ pub(crate) async fn measure(arguments: &Arguments, regions: &Regions) -> Result<
     report.set("kind", load.kind.name());
     report.set("dist", load.dist.name());
     report.set("keys", load.keys);
-    report.set("seconds", load.seconds);
+    report.set("seconds", arguments.seconds);
     report.set("signals", signals);
     report.set("converged_seconds", settled.converged.as_secs_f64());
     report.set("signals_per_second", signals as f64 / settled.converged.as_secs_f64());

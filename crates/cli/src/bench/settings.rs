@@ -29,7 +29,7 @@ pub(crate) struct RegionSettings {
     #[arg(long, value_enum, default_value = "sync", conflicts_with = "cluster")]
     pub(crate) durability: Durability,
     /// Put a relay between the started regions that delays one way by this much; its work is not counted
-    #[arg(long, value_name = "MS", conflicts_with = "cluster")]
+    #[arg(long, visible_alias = "link-ms", value_name = "MS", conflicts_with = "cluster")]
     pub(crate) delay_ms: Option<u64>,
     /// How often to run, each time from nothing; the report holds medians
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=25))]
@@ -82,9 +82,6 @@ pub(crate) struct LoadSettings {
     /// How often each key is drawn
     #[arg(long, value_enum, default_value = "uniform")]
     pub(crate) dist: Distribution,
-    /// For how many seconds
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    pub(crate) seconds: u32,
 }
 
 /// What kind of cell a load writes.

@@ -1,0 +1,353 @@
+//! `bench heal`: one region is cut off under load and let back; how soon all regions are level again.
+//!
+//! All regions write at a fixed rate from before the cut until after the heal. The clock starts when frames pass again
+//! and is read three times: when no region finds another unreachable any more, when the lag of every pair is low, and
+//! when all that was accepted before the heal is durable and visible everywhere (a barrier per region, asked for before
+//! the links are back). What the regions say stands in `heal/looks.rs`.
+
+mod looks;
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::Serialize;
+use tokio::task::JoinSet;
+use tombolo_codec::limits::AWAIT_MS_MAX;
+use tombolo_sdk::{Scope, Session};
+use tombolo_testbed::percentiles::Latencies;
+use tombolo_testbed::relay::Relay;
+use tombolo_testbed::report::{BENCH_SCHEMA, Report};
+
+use self::looks::{LAG_LOW, Looks, lag_max, open_pair};
+use super::Measured;
+use super::bed::Bed;
+use super::meter::Meter;
+use super::open_loop::{OpenLoop, Sampling};
+use super::settings::{LoadSettings, RegionSettings};
+use crate::error::{CliError, Exit};
+use crate::regions::{Regions, cluster_error, sdk_error};
+
+/// From one look at what the regions say to the next.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long the load lasts before the cut, so that lag is as usual.
+const BEFORE: Duration = Duration::from_secs(2);
+/// How long it goes on once all is level.
+const AFTER: Duration = Duration::from_secs(1);
+/// Longest load of one run.
+const LOAD_MAX: Duration = Duration::from_secs(3 * 86_400);
+
+const EXAMPLES: &str = "\
+Examples:
+  tombolo bench heal                                          a cut of 10 s under 25,000 signals/s
+  tombolo bench heal --runs 5 --assert-heal-seconds 2         exit with 8 if a run takes longer
+  tombolo bench heal --cut-seconds 60 --link-ms 40 -o json    a longer cut, with far links";
+
+/// Arguments of `tombolo bench heal`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// Signals per second, over all regions together
+    #[arg(long, value_name = "R", default_value_t = 25_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    rate: u64,
+    /// How long one region is cut off from the others, in seconds
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
+    cut_seconds: f64,
+    /// How long the heal may take before the run is given up, in seconds; at most 600
+    #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = timeout_seconds)]
+    timeout_seconds: f64,
+    /// Exit with 8 if a run's `heal_seconds` are above this
+    #[arg(long, value_name = "X")]
+    assert_heal_seconds: Option<f64>,
+    #[command(flatten)]
+    pub(crate) load: LoadSettings,
+    #[command(flatten)]
+    pub(crate) regions: RegionSettings,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    seconds_to(86_400.0, text)
+}
+
+/// A barrier waits no longer than this at one time.
+fn timeout_seconds(text: &str) -> Result<f64, String> {
+    seconds_to(AWAIT_MS_MAX as f64 / 1_000.0, text)
+}
+
+fn seconds_to(max: f64, text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "a number of seconds".to_owned())?;
+    if (0.01..=max).contains(&seconds) { Ok(seconds) } else { Err(format!("between 0.01 and {max}")) }
+}
+
+/// What a cut and its heal came to.
+struct Healed {
+    /// From the heal until the regions said so.
+    reconnected: Duration,
+    lag_is_low: Duration,
+    /// From the heal until what each region had accepted by then was everywhere, in order.
+    caught_up: Vec<Duration>,
+    /// Signals accepted during the cut.
+    backlog: u64,
+    lag_seconds: Lag,
+}
+
+/// The greatest lag of any pair.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Lag {
+    before: f64,
+    /// At the end of the cut.
+    cut: f64,
+    /// A while after all was level, still under load.
+    after: f64,
+}
+
+/// One region in the report.
+#[derive(Debug, Serialize)]
+struct Side<'a> {
+    region: &'a str,
+    is_cut_off: bool,
+    caught_up_seconds: f64,
+}
+
+impl Healed {
+    fn caught_up(&self) -> Duration {
+        self.caught_up.iter().copied().max().unwrap_or_default()
+    }
+
+    /// All of it: nothing that is measured is still open.
+    fn whole(&self) -> Duration {
+        self.reconnected.max(self.lag_is_low).max(self.caught_up())
+    }
+}
+
+/// Runs the load, the cut and the heal once.
+pub(crate) async fn measure(arguments: &Arguments, regions: &Regions) -> Result<Measured, CliError> {
+    let relay = regions.relay().ok_or_else(|| {
+        CliError::new(Exit::Usage, "links can only be cut between regions that this command starts")
+            .next("leave --cluster out")
+    })?;
+    let load = &arguments.load;
+    let bed = Bed::make(regions, load).await?;
+    let meter = Meter::start(regions).await;
+    let writers = OpenLoop::start(&bed, load, arguments.rate, LOAD_MAX, Sampling::Nothing);
+    let healed = cut_and_heal(arguments, &bed, relay, &writers).await;
+    writers.stop();
+    let healed = healed?;
+    let (accepted, found) = writers.join(&bed.names).await?;
+    let mut settled = bed.converge(&accepted, meter.started()).await?;
+    let signals: u64 = accepted.iter().map(|accepted| accepted.signals).sum();
+    let durability = regions.statuses().await?.remove(0).durability;
+    let mut report = Report::new(BENCH_SCHEMA, "heal", durability);
+    meter.stop(regions, signals, settled.converged, &mut report).await;
+    bed.verify(&accepted, &mut settled).await?;
+    settled.wrong.extend(accepted.iter().filter_map(|accepted| accepted.refusal.clone()));
+    settled.wrong.extend(found.iter().filter_map(|found| found.failure.clone()));
+    settled.wrong.extend(judged(arguments, &healed));
+    report.errors = accepted.iter().map(|accepted| accepted.refused).sum();
+    report.timeouts = accepted.iter().map(|accepted| accepted.unknown).sum();
+    let mut acks = Latencies::new();
+    found.iter().for_each(|found| acks.merge(&found.acks));
+    report.set("kind", load.kind.name());
+    report.set("dist", load.dist.name());
+    report.set("keys", load.keys);
+    report.set("rate", arguments.rate);
+    report.set("link_ms", arguments.regions.delay_ms.unwrap_or(0));
+    report.set("cut_seconds", arguments.cut_seconds);
+    report.set("signals", signals);
+    report.set("backlog_signals", healed.backlog);
+    report.set("heal_seconds", healed.whole().as_secs_f64());
+    report.set("reconnected_seconds", healed.reconnected.as_secs_f64());
+    report.set("lag_low_seconds", healed.lag_is_low.as_secs_f64());
+    report.set("caught_up_seconds", healed.caught_up().as_secs_f64());
+    report.set("lag_seconds", healed.lag_seconds);
+    report.set("regions", sides(&bed.names, &healed));
+    report.set("ack_ms", acks.summary());
+    bed.close().await;
+    Ok(Measured { report, wrong: settled.wrong })
+}
+
+/// The region that is cut off.
+fn cut_off(names: &[String]) -> &String {
+    names.last().expect("a cluster has regions")
+}
+
+fn sides<'a>(names: &'a [String], healed: &Healed) -> Vec<Side<'a>> {
+    let side = |(name, caught_up): (&'a String, &Duration)| Side {
+        region: name,
+        is_cut_off: name == cut_off(names),
+        caught_up_seconds: caught_up.as_secs_f64(),
+    };
+    names.iter().zip(&healed.caught_up).map(side).collect()
+}
+
+async fn cut_and_heal(
+    arguments: &Arguments,
+    bed: &Bed<'_>,
+    relay: &Relay,
+    writers: &OpenLoop,
+) -> Result<Healed, CliError> {
+    tokio::time::sleep(BEFORE).await;
+    let before = lag_max(&bed.regions.statuses().await?);
+    relay.isolate(cut_off(&bed.names)).map_err(|error| cluster_error(error.into()))?;
+    let answered = writers.answered();
+    tokio::time::sleep(Duration::from_secs_f64(arguments.cut_seconds)).await;
+    let cut = lag_max(&bed.regions.statuses().await?);
+    let backlog = writers.answered() - answered;
+
+    let timeout = Duration::from_secs_f64(arguments.timeout_seconds);
+    let barriers = Barriers::ask(bed, timeout);
+    relay.heal_all();
+    let healed = Instant::now();
+    let (caught_up, looks) = tokio::try_join!(barriers.join(healed), look(bed, healed, timeout))?;
+    let (reconnected, lag_is_low) = looks;
+    tokio::time::sleep(AFTER).await;
+    let after = lag_max(&bed.regions.statuses().await?);
+    Ok(Healed { reconnected, lag_is_low, caught_up, backlog, lag_seconds: Lag { before, cut, after } })
+}
+
+/// Looks until every pair is connected and its lag low; gives when either was so.
+async fn look(bed: &Bed<'_>, healed: Instant, timeout: Duration) -> Result<(Duration, Duration), CliError> {
+    let mut looks = Looks::default();
+    loop {
+        let statuses = bed.regions.statuses().await?;
+        if let Some(found) = looks.take(healed.elapsed(), &statuses) {
+            return Ok(found);
+        }
+        if healed.elapsed() >= timeout {
+            return Err(late(timeout, open_pair(&statuses)));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn late(timeout: Duration, what: Option<String>) -> CliError {
+    let what = what.unwrap_or_else(|| "a region went back to being late".to_owned());
+    let text = format!("the cut has not healed {} s after frames pass again: {what}", timeout.as_secs_f64());
+    CliError::new(Exit::CheckFailed, text)
+        .next("give it longer with --timeout-seconds, or less to do with --rate")
+}
+
+/// For each region, whether all it had accepted is everywhere.
+struct Barriers {
+    waits: JoinSet<Result<(usize, Instant), CliError>>,
+    timeout: Duration,
+}
+
+impl Barriers {
+    /// Asks for all that the sessions have written so far.
+    fn ask(bed: &Bed<'_>, timeout: Duration) -> Self {
+        let mut waits = JoinSet::new();
+        let tokens: Vec<_> = bed.sessions.iter().map(Session::token).collect();
+        for (at, ((client, name), token)) in bed.clients.iter().zip(&bed.names).zip(tokens).enumerate() {
+            let (client, name) = (client.clone(), name.clone());
+            waits.spawn(async move {
+                let awaited = client.wait(&token, Scope::All, timeout).await;
+                let awaited = awaited.map_err(|error| sdk_error(&name, &error))?;
+                if awaited.reached {
+                    return Ok((at, Instant::now()));
+                }
+                let late_one = awaited.laggards.first().map(|late| {
+                    format!("{} lacks {} signals of {name} ({})", late.region, late.behind_ops, late.reason)
+                });
+                Err(late(timeout, late_one))
+            });
+        }
+        Self { waits, timeout }
+    }
+
+    /// Waits for all answers; gives how long after the heal each came.
+    async fn join(mut self, healed: Instant) -> Result<Vec<Duration>, CliError> {
+        let mut caught_up = vec![self.timeout; self.waits.len()];
+        while let Some(waited) = self.waits.join_next().await {
+            let (at, when) = waited.map_err(|error| CliError::new(Exit::Other, error.to_string()))??;
+            caught_up[at] = when.saturating_duration_since(healed);
+        }
+        Ok(caught_up)
+    }
+}
+
+/// What is not as it must be.
+fn judged(arguments: &Arguments, healed: &Healed) -> Vec<String> {
+    let mut wrong = Vec::new();
+    // Without this a relay that cuts nothing would be measured as a heal of no time.
+    if healed.lag_seconds.cut < arguments.cut_seconds / 2.0 {
+        let (cut, lag) = (arguments.cut_seconds, healed.lag_seconds.cut);
+        wrong.push(format!("after a cut of {cut} s the greatest lag was {lag:.2} s: the cut did not hold"));
+    }
+    let seconds = healed.whole().as_secs_f64();
+    if let Some(bound) = arguments.assert_heal_seconds.filter(|bound| seconds > *bound) {
+        wrong.push(format!("the heal took {seconds:.3} s, above {bound} s"));
+    }
+    if healed.lag_seconds.after >= LAG_LOW {
+        wrong.push(format!("a while after the heal the lag is {:.2} s again", healed.lag_seconds.after));
+    }
+    wrong
+}
+
+/// The line for people.
+pub(crate) fn summary(report: &Report) -> String {
+    let number = |name: &str| report.fields.get(name).and_then(serde_json::Value::as_f64).unwrap_or(0.0);
+    let lag = |name: &str| report.fields.get("lag_seconds").and_then(|lag| lag[name].as_f64()).unwrap_or(0.0);
+    format!(
+        "cut off for {:.1} s under {:.0} signals/s: healed in {:.2} s\n  reconnected after {:.2} s, lag below {LAG_LOW} s \
+         after {:.2} s, {:.0} signals caught up after {:.2} s\n  lag {:.2} s before, {:.2} s at the end of the cut, {:.2} s after",
+        number("cut_seconds"),
+        number("rate"),
+        number("heal_seconds"),
+        number("reconnected_seconds"),
+        number("lag_low_seconds"),
+        number("backlog_signals"),
+        number("caught_up_seconds"),
+        lag("before"),
+        lag("cut"),
+        lag("after"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn arguments(options: &[&str]) -> Arguments {
+        Line::parse_from(["heal"].iter().chain(options)).arguments
+    }
+
+    fn healed(cut: f64, after: f64) -> Healed {
+        let s = Duration::from_secs_f64;
+        let lag_seconds = Lag { before: 0.02, cut, after };
+        Healed {
+            reconnected: s(0.3),
+            lag_is_low: s(0.9),
+            caught_up: vec![s(0.5), s(1.1)],
+            backlog: 9,
+            lag_seconds,
+        }
+    }
+
+    #[test]
+    fn a_heal_is_over_when_the_last_of_what_is_measured_is() {
+        assert_eq!(healed(10.0, 0.0).whole(), Duration::from_secs_f64(1.1));
+        assert_eq!(judged(&arguments(&[]), &healed(10.0, 0.0)), Vec::<String>::new());
+        assert_eq!(
+            judged(&arguments(&["--assert-heal-seconds", "1.2"]), &healed(10.0, 0.0)),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn a_heal_above_its_bound_a_cut_that_cuts_nothing_and_lag_that_comes_back_are_wrong() {
+        assert_eq!(
+            judged(&arguments(&["--assert-heal-seconds", "1"]), &healed(10.0, 0.0)),
+            ["the heal took 1.100 s, above 1 s"]
+        );
+        assert_eq!(judged(&arguments(&[]), &healed(0.1, 0.0)).len(), 1);
+        assert_eq!(judged(&arguments(&[]), &healed(10.0, 2.5)).len(), 1);
+    }
+}
