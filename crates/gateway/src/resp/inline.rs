@@ -2,35 +2,45 @@
 
 use bytes::Bytes;
 
-/// The words of a line; `None` if a quote is not closed or text follows it without a space.
+use super::request::{ARGS_MAX, ProtocolError};
+
+/// The words of a line.
 ///
 /// Double quotes know `\n`, `\r`, `\t`, `\a`, `\b`, `\xHH` and `\` before anything else; single quotes know `\'`.
-pub(super) fn split(line: &[u8]) -> Option<Vec<Bytes>> {
-    let mut words = Vec::new();
+///
+/// Errors: [`ProtocolError::UnbalancedQuotes`] if a quote is not closed or text follows it without a space,
+/// [`ProtocolError::InlineTooLong`] above [`ARGS_MAX`] words.
+pub(super) fn split(line: &[u8]) -> Result<Vec<Bytes>, ProtocolError> {
+    // All words in one piece of memory: a line of single letters would else cost many times its length.
+    let (mut text, mut ends) = (Vec::with_capacity(line.len()), Vec::new());
     let mut rest = line.trim_ascii_start();
     while !rest.is_empty() {
-        let (word, after) = word(rest)?;
-        words.push(Bytes::from(word));
-        rest = after.trim_ascii_start();
+        if ends.len() == ARGS_MAX {
+            return Err(ProtocolError::InlineTooLong);
+        }
+        rest = word(rest, &mut text).ok_or(ProtocolError::UnbalancedQuotes)?.trim_ascii_start();
+        ends.push(text.len());
     }
-    Some(words)
+    let (text, mut start) = (Bytes::from(text), 0);
+    let slice = |end: usize| text.slice(std::mem::replace(&mut start, end)..end);
+    Ok(ends.into_iter().map(slice).collect())
 }
 
-fn word(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    let mut word = Vec::new();
+/// Appends the first word and gives what follows it.
+fn word<'a>(mut rest: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]> {
     while let Some((&byte, tail)) = rest.split_first() {
         match byte {
             b'"' | b'\'' => {
-                rest = quoted(byte, tail, &mut word)?;
+                rest = quoted(byte, tail, word)?;
                 let is_end = rest.first().is_none_or(u8::is_ascii_whitespace);
-                return is_end.then_some((word, rest));
+                return is_end.then_some(rest);
             }
             _ if byte.is_ascii_whitespace() => break,
             _ => word.push(byte),
         }
         rest = tail;
     }
-    Some((word, rest))
+    Some(rest)
 }
 
 /// Appends what stands up to the closing quote and gives what follows it.
@@ -85,7 +95,13 @@ mod tests {
     #[test]
     fn an_open_quote_is_refused() {
         for line in [&b"get \"a"[..], b"get 'a", b"get \"a\"b", b"get \"a\\"] {
-            assert_eq!(split(line), None, "{}", line.escape_ascii());
+            assert_eq!(split(line), Err(ProtocolError::UnbalancedQuotes), "{}", line.escape_ascii());
         }
+    }
+
+    #[test]
+    fn an_inline_command_has_no_more_words_than_an_array() {
+        assert_eq!(split(&b"a ".repeat(ARGS_MAX)).map(|words| words.len()), Ok(ARGS_MAX));
+        assert_eq!(split(&b"a ".repeat(ARGS_MAX + 1)), Err(ProtocolError::InlineTooLong));
     }
 }

@@ -31,7 +31,7 @@ pub enum ProtocolError {
     ExpectedBulk(u8),
     /// A bulk string that does not end with CR LF.
     BulkEnd,
-    /// An inline command without an end.
+    /// An inline command without an end, or of more than [`ARGS_MAX`] words.
     InlineTooLong,
     /// An inline command with a quote that is not closed.
     UnbalancedQuotes,
@@ -100,7 +100,7 @@ impl RequestParser {
                     let Some(line) = self.line(input, INLINE_BYTES_MAX, ProtocolError::InlineTooLong)? else {
                         return Ok(None);
                     };
-                    let args = inline::split(&line).ok_or(ProtocolError::UnbalancedQuotes)?;
+                    let args = inline::split(&line)?;
                     if !args.is_empty() {
                         return Ok(Some(args));
                     }
