@@ -28,6 +28,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tombolo_codec::{Reject, RejectCode};
 
+pub use self::ops::read_ops;
 use self::problem::Problem;
 use crate::connections::Stop;
 use crate::service::Caller;

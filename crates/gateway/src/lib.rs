@@ -14,7 +14,7 @@ pub mod service;
 mod stats;
 pub mod status;
 
-pub use http::{http_router, serve_http};
+pub use http::{http_router, read_ops, serve_http};
 pub use quic_door::serve_quic;
 pub use resp::serve_resp;
 pub use service::Service;

@@ -66,7 +66,7 @@ pub(crate) fn check(frame: &Frame, body_bytes_max: usize) -> Result<(), FrameErr
 /// The chunks that carry `frames`: small frames together, large bodies as they are, without a copy.
 ///
 /// Errors: [`FrameError::TooLarge`] for any of them; then none is encoded.
-pub(crate) fn encode(frames: &[Frame], body_bytes_max: usize) -> Result<Vec<Bytes>, FrameError> {
+pub fn encode_frames(frames: &[Frame], body_bytes_max: usize) -> Result<Vec<Bytes>, FrameError> {
     let mut copied_bytes = 0;
     for frame in frames {
         check(frame, body_bytes_max)?;
@@ -94,20 +94,22 @@ pub(crate) fn encode(frames: &[Frame], body_bytes_max: usize) -> Result<Vec<Byte
 
 /// Cuts a stream of bytes into frames.
 #[derive(Debug)]
-pub(crate) struct Decoder {
+pub struct FrameDecoder {
     buffer: BytesMut,
     body_bytes_max: usize,
 }
 
-impl Decoder {
-    pub(crate) fn new(body_bytes_max: usize) -> Self {
+impl FrameDecoder {
+    /// At the beginning of a stream whose bodies are no longer than this.
+    #[must_use]
+    pub fn new(body_bytes_max: usize) -> Self {
         Self { buffer: BytesMut::new(), body_bytes_max }
     }
 
     /// Takes bytes in.
     ///
     /// Memory follows what has arrived, never what a header claims.
-    pub(crate) fn push(&mut self, chunk: &[u8]) {
+    pub fn push(&mut self, chunk: &[u8]) {
         if self.buffer.capacity() - self.buffer.len() < chunk.len() {
             let claimed = self.missing().unwrap_or(chunk.len());
             self.buffer.reserve(claimed.min(self.buffer.len().max(GROWTH_BYTES)).max(chunk.len()));
@@ -118,7 +120,8 @@ impl Decoder {
     /// The next whole frame, `None` if more bytes are needed.
     ///
     /// Errors: [`FrameError::TooLarge`] and [`FrameError::Empty`]; the stream cannot be read further.
-    pub(crate) fn next(&mut self) -> Result<Option<Frame>, FrameError> {
+    #[expect(clippy::should_implement_trait, reason = "it may fail, and go on")]
+    pub fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         let Some(length) = self.length() else { return Ok(None) };
         if length == 0 {
             return Err(FrameError::Empty);
@@ -139,7 +142,7 @@ impl Decoder {
     /// Checks that the stream ended between two frames.
     ///
     /// Errors: [`FrameError::Torn`].
-    pub(crate) fn end(&self) -> Result<(), FrameError> {
+    pub fn end(&self) -> Result<(), FrameError> {
         if self.buffer.is_empty() {
             return Ok(());
         }
@@ -165,7 +168,7 @@ mod tests {
     const LIMIT: usize = 100_000;
 
     fn bytes_of(frames: &[Frame]) -> Vec<u8> {
-        encode(frames, LIMIT).unwrap().concat()
+        encode_frames(frames, LIMIT).unwrap().concat()
     }
 
     #[test]
@@ -178,7 +181,7 @@ mod tests {
         ];
         let bytes = bytes_of(&frames);
         for step in [1, 2, 5, 1_199, 70_000, bytes.len()] {
-            let mut decoder = Decoder::new(LIMIT);
+            let mut decoder = FrameDecoder::new(LIMIT);
             let mut seen = Vec::new();
             for chunk in bytes.chunks(step) {
                 decoder.push(chunk);
@@ -200,26 +203,26 @@ mod tests {
     fn small_frames_share_a_chunk_and_large_bodies_are_not_copied() {
         let large = Bytes::from(vec![1; COPIED_BODY_BYTES_MAX + 1]);
         let frames = [Frame::new(1, &b"x"[..]), Frame::new(2, &b"y"[..]), Frame::new(3, large.clone())];
-        let chunks = encode(&frames, LIMIT).unwrap();
+        let chunks = encode_frames(&frames, LIMIT).unwrap();
         assert_eq!(chunks.len(), 2);
         assert_eq!(chunks[1].as_ptr(), large.as_ptr());
     }
 
     #[test]
     fn a_length_above_the_limit_is_refused_before_memory_is_taken() {
-        let mut decoder = Decoder::new(LIMIT);
+        let mut decoder = FrameDecoder::new(LIMIT);
         decoder.push(&u32::MAX.to_le_bytes());
         let refused = FrameError::TooLarge { body_bytes: u32::MAX as usize - 1, body_bytes_max: LIMIT };
         assert_eq!(decoder.next(), Err(refused));
         assert!(decoder.buffer.capacity() <= 2 * GROWTH_BYTES);
         let frame = Frame::new(0, vec![0; LIMIT + 1]);
         let refused = FrameError::TooLarge { body_bytes: LIMIT + 1, body_bytes_max: LIMIT };
-        assert_eq!(encode(&[frame], LIMIT), Err(refused));
+        assert_eq!(encode_frames(&[frame], LIMIT), Err(refused));
     }
 
     #[test]
     fn a_claimed_length_takes_no_memory_until_its_bytes_arrive() {
-        let mut decoder = Decoder::new(1 << 30);
+        let mut decoder = FrameDecoder::new(1 << 30);
         decoder.push(&(1u32 << 30).to_le_bytes());
         decoder.push(&[0; 10]);
         assert_eq!(decoder.next(), Ok(None));
@@ -228,14 +231,14 @@ mod tests {
 
     #[test]
     fn a_length_of_zero_and_a_torn_end_are_typed() {
-        let mut decoder = Decoder::new(LIMIT);
+        let mut decoder = FrameDecoder::new(LIMIT);
         decoder.push(&[0; 4]);
         assert_eq!(decoder.next(), Err(FrameError::Empty));
-        let mut decoder = Decoder::new(LIMIT);
+        let mut decoder = FrameDecoder::new(LIMIT);
         decoder.push(&[3, 0, 0, 0, 9]);
         assert_eq!(decoder.next(), Ok(None));
         assert_eq!(decoder.end(), Err(FrameError::Torn { missing_bytes_min: 2 }));
-        let mut decoder = Decoder::new(LIMIT);
+        let mut decoder = FrameDecoder::new(LIMIT);
         decoder.push(&[3, 0]);
         assert_eq!(decoder.end(), Err(FrameError::Torn { missing_bytes_min: 2 }));
     }

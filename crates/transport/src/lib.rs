@@ -30,7 +30,7 @@ pub use authority::{Authority, Issued, create_authority};
 pub use client::{
     ClientConnection, ClientEndpoint, ClientListener, DoorSettings, Expected, RegionConnection,
 };
-pub use frame::{Frame, FrameError};
+pub use frame::{Frame, FrameDecoder, FrameError, encode_frames};
 pub use identity::{CertificateName, Members, NameError, Refusal, region_name_is_valid};
 pub use in_process::{Hub, InProcess, InProcessLink};
 pub use link::{Channel, LANES_MAX, Link, LinkError, Transport, TransportError};

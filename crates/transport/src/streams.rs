@@ -4,7 +4,7 @@ use bytes::Bytes;
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
 
 use crate::endpoint::ended;
-use crate::frame::{Decoder, encode};
+use crate::frame::{FrameDecoder, encode_frames};
 use crate::{Frame, LinkError};
 
 /// Chunks taken from a stream at once.
@@ -37,7 +37,7 @@ impl FrameWriter {
     /// Errors: [`LinkError::Frame`] for a frame above the limit, nothing is sent then; others: the stream is over.
     pub async fn send(&mut self, frames: &[Frame]) -> Result<(), LinkError> {
         self.flush().await?;
-        self.pending = encode(frames, self.body_bytes_max)?;
+        self.pending = encode_frames(frames, self.body_bytes_max)?;
         self.flush().await
     }
 
@@ -93,12 +93,12 @@ fn write_error(error: WriteError) -> LinkError {
 #[derive(Debug)]
 pub struct FrameReader {
     stream: RecvStream,
-    decoder: Decoder,
+    decoder: FrameDecoder,
 }
 
 impl FrameReader {
     pub(crate) fn new(stream: RecvStream, body_bytes_max: usize) -> Self {
-        Self { stream, decoder: Decoder::new(body_bytes_max) }
+        Self { stream, decoder: FrameDecoder::new(body_bytes_max) }
     }
 
     /// The next frame, `None` when the other side has ended the stream between two frames. Safe to cancel.

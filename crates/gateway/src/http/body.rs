@@ -37,6 +37,11 @@ where
 
 fn parse<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T, Problem> {
     check_content_type(headers)?;
+    read(bytes)
+}
+
+/// As [`json`], of bytes that are there.
+pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(bytes)
         .map_err(|error| Problem::malformed(format!("the body is not what this route takes: {error}")))
 }

@@ -9,7 +9,7 @@ use data_encoding::BASE64;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use tombolo_causality::{Stamp, Time};
-use tombolo_codec::{Kind, Op, SessionToken, StampSource, Verb};
+use tombolo_codec::{Kind, Op, Reject, SessionToken, StampSource, Verb};
 
 use super::problem::Problem;
 use super::{App, body};
@@ -119,10 +119,7 @@ pub(super) async fn write<S: Service>(
             Some(admission::open_session_ref(&place.id, place.number, place.settled, key)?)
         }
     };
-    let mut ops = Vec::with_capacity(body.ops.len());
-    for (index, op) in body.ops.into_iter().enumerate() {
-        ops.push(op.into_op(index, || service.draw())?);
-    }
+    let ops = into_ops(body.ops, || service.draw())?;
     let request = WriteRequest { session, retry: body.retry, after: Time::ZERO, ops, wants_values: false };
     let written = admission::write(service, caller, request).await?;
     let identity = service.identity();
@@ -134,6 +131,18 @@ pub(super) async fn write<S: Service>(
         conditional: written.conditional,
         stamps: written.stamps.iter().map(|stamp| stamp.map(|stamp| stamp.to_string())).collect(),
     }))
+}
+
+/// The ops in a body of `POST /v1/ops`; `draw` gives 128 random bits for each stamp that is fixed here.
+///
+/// Errors: `malformed` and `not_supported`, with the place. Limits are checked by the admission path.
+pub fn read_ops(body: &[u8], draw: impl FnMut() -> u128) -> Result<Vec<Op>, Reject> {
+    let body: OpsBody = body::read(body).map_err(Reject::from)?;
+    into_ops(body.ops, draw).map_err(Reject::from)
+}
+
+fn into_ops(bodies: Vec<OpBody>, mut draw: impl FnMut() -> u128) -> Result<Vec<Op>, Problem> {
+    bodies.into_iter().enumerate().map(|(index, op)| op.into_op(index, &mut draw)).collect()
 }
 
 impl OpBody {

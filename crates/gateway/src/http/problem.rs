@@ -49,6 +49,12 @@ impl From<Reject> for Problem {
     }
 }
 
+impl From<Problem> for Reject {
+    fn from(problem: Problem) -> Self {
+        problem.reject
+    }
+}
+
 /// `not_yet` → `Not yet`.
 fn title(code: RejectCode) -> String {
     let mut title = code.name().replace('_', " ");
