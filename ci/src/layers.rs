@@ -77,6 +77,7 @@ pub(crate) const LAYERS: &[Layer] = &[
 
     // Beside the house: they may look into every room, and nobody may import them.
     outside("tombolo-benches"),
+    outside("tombolo-fuzz"),
     outside("tombolo-tests"),
     shell("ci", &[]),
 ];

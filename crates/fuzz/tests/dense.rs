@@ -1,0 +1,121 @@
+//! As many values as fit into the fewest bytes: what a decoder holds must follow what it was given here too.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use bytes::{Bytes, BytesMut};
+use tombolo_causality::{Seq, ShardId, Time};
+use tombolo_codec::{
+    AwaitScope, ClientAnswer, ClientRequest, PeerMessage, ReadValue, Token, WireOp, WireVerb, decode_answer,
+    decode_peer, decode_request, limits,
+};
+use tombolo_fuzz::{seeds, within_allowance};
+use tombolo_gateway::read_ops;
+use tombolo_gateway::resp::{ARGS_MAX, RequestParser, encode_request};
+
+#[test]
+fn requests_full_of_nothing_are_read_within_their_allowance() {
+    let count = limits::REQUEST_OPS_MAX;
+    let ops = |verb: WireVerb| WireOp { key: Vec::new(), verb };
+    let write = |verb| ClientRequest::Write {
+        session: None,
+        retry: false,
+        after: Time(0),
+        ops: vec![ops(verb); count],
+    };
+    for request in [
+        write(WireVerb::Add(1)),
+        write(WireVerb::Delete { kind: None, stamp: None }),
+        write(WireVerb::Set { value: Vec::new(), expires_at: None, stamp: None }),
+        ClientRequest::Read { keys: vec![Vec::new(); 100_000], after: None, timeout_ms: 0 },
+        ClientRequest::Await {
+            token: String::new(),
+            scope: AwaitScope::Named(vec![String::new(); 100_000]),
+            timeout_ms: 0,
+        },
+    ] {
+        let bytes = request.clone().encode(1);
+        assert_eq!(within_allowance(bytes.len(), || decode_request(&bytes)), Ok((1, request)));
+    }
+}
+
+#[test]
+fn answers_and_messages_full_of_nothing_are_read_within_their_allowance() {
+    let answer = ClientAnswer::Values(vec![ReadValue::Absent; 100_000]);
+    let bytes = answer.clone().encode(1);
+    assert_eq!(within_allowance(bytes.len(), || decode_answer(&bytes)), Ok((1, answer)));
+    for message in [
+        PeerMessage::Acks { epoch: seeds::log().epoch, applied: vec![seeds::position(1, 1); 100_000] },
+        PeerMessage::Heartbeat { clock: Time(1), ends: vec![(ShardId(1), Seq(1)); 100_000] },
+    ] {
+        let bytes = message.encode();
+        assert_eq!(within_allowance(bytes.len(), || decode_peer(&bytes)), Ok(message));
+    }
+}
+
+/// An archive in which a thousand keys are one stretch of bytes would cost a thousand times its length to read.
+#[test]
+fn keys_that_share_their_bytes_are_refused() {
+    let long = vec![b'k'; 64 * 1_024];
+    let (length, shared_count) = (u32::try_from(long.len()).unwrap().to_le_bytes(), 1_000);
+    let mut keys = vec![long];
+    keys.resize(1 + shared_count, Vec::new());
+    let mut bytes = ClientRequest::Read { keys, after: None, timeout_ms: 0 }.encode(1);
+    assert!(decode_request(&bytes).is_ok());
+    // A key is a relative pointer and a length, and they stand in a row.
+    let length_at = bytes.windows(4).position(|window| window == length).unwrap();
+    let first_at = length_at - 4;
+    let offset = i32::from_le_bytes(*bytes[first_at..].first_chunk().unwrap());
+    assert!(bytes[first_at.checked_add_signed(offset as isize).unwrap()..].starts_with(b"kkkk"));
+    for nth in 1..=shared_count {
+        let at = first_at + 8 * nth;
+        let offset = offset - i32::try_from(8 * nth).unwrap();
+        bytes[at..at + 4].copy_from_slice(&offset.to_le_bytes());
+        bytes[at + 4..at + 8].copy_from_slice(&length);
+    }
+    assert!(within_allowance(bytes.len(), || decode_request(&bytes)).is_err());
+}
+
+#[test]
+fn resp_requests_full_of_nothing_are_read_within_their_allowance() {
+    let mut array = BytesMut::new();
+    encode_request(&vec![Bytes::new(); ARGS_MAX], &mut array);
+    let line = |word: &[u8], count| BytesMut::from(&[word.repeat(count), b"\n".to_vec()].concat()[..]);
+    for input in [array, line(b"\"\" ", ARGS_MAX), line(b"a ", ARGS_MAX)] {
+        let read = || RequestParser::new().next(&mut input.clone());
+        let args = within_allowance(input.len(), read).unwrap().unwrap();
+        assert_eq!(args.len(), ARGS_MAX);
+    }
+    let input = line(b"a ", 32_000);
+    assert!(within_allowance(input.len(), || RequestParser::new().next(&mut input.clone())).is_err());
+}
+
+#[test]
+fn ops_in_json_full_of_nothing_are_read_within_their_allowance() {
+    for op in [
+        r#"{"op":"add","key":"","delta":"0"}"#,
+        r#"{"op":"delete","key":""}"#,
+        r#"{"op":"set","key":"","value":""}"#,
+    ] {
+        let body = format!("{{\"ops\":[{}]}}", vec![op; limits::REQUEST_OPS_MAX].join(","));
+        let read = within_allowance(body.len(), || read_ops(body.as_bytes(), || 7)).unwrap();
+        assert_eq!(read.len(), limits::REQUEST_OPS_MAX);
+    }
+    // Nesting costs a stack, not memory: it is refused long before.
+    let deep = "[".repeat(limits::REQUEST_BYTES_MAX);
+    for open in [format!("{{\"ops\":{deep}"), format!("{{\"ops\":[{{\"op\":\"add\",\"expires_in_ms\":{deep}")]
+    {
+        assert!(within_allowance(open.len(), || read_ops(open.as_bytes(), || 7)).is_err());
+    }
+}
+
+#[test]
+fn the_longest_tokens_are_read_within_their_allowance() {
+    let positions = (0..1_024).map(|shard| seeds::position(shard, 1)).collect();
+    let text = Token { positions, time: Time(1) }.encode(&seeds::KEY);
+    assert_eq!(
+        within_allowance(text.len(), || Token::decode(&text, &seeds::KEY)).unwrap().positions.len(),
+        1_024
+    );
+    let too_long = "A".repeat(limits::REQUEST_BYTES_MAX);
+    assert!(within_allowance(0, || Token::peek(&too_long)).is_err());
+}
