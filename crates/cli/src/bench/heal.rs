@@ -7,7 +7,7 @@
 
 mod looks;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 use serde::Serialize;
@@ -21,6 +21,7 @@ use tombolo_testbed::report::{BENCH_SCHEMA, Report};
 use self::looks::{LAG_LOW, Looks, lag_max, open_pair};
 use super::Measured;
 use super::bed::Bed;
+use super::keys::Chance;
 use super::meter::Meter;
 use super::open_loop::{OpenLoop, Sampling};
 use super::settings::{LoadSettings, RegionSettings};
@@ -31,6 +32,9 @@ use crate::regions::{Regions, cluster_error, sdk_error};
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long the load lasts before the cut, so that lag is as usual.
 const BEFORE: Duration = Duration::from_secs(2);
+/// The cut lasts longer by up to this, by chance: regions try again at intervals that count from the cut, so that cuts
+/// of one length would all end in the same moment of an interval.
+const JITTER_MS_MAX: u32 = 250;
 /// How long it goes on once all is level.
 const AFTER: Duration = Duration::from_secs(1);
 /// Longest load of one run.
@@ -80,6 +84,8 @@ fn seconds_to(max: f64, text: &str) -> Result<f64, String> {
 
 /// What a cut and its heal came to.
 struct Healed {
+    /// How long the cut lasted.
+    cut_seconds: f64,
     /// From the heal until the regions said so.
     reconnected: Duration,
     lag_is_low: Duration,
@@ -151,7 +157,7 @@ pub(crate) async fn measure(arguments: &Arguments, regions: &Regions) -> Result<
     report.set("keys", load.keys);
     report.set("rate", arguments.rate);
     report.set("link_ms", arguments.regions.delay_ms.unwrap_or(0));
-    report.set("cut_seconds", arguments.cut_seconds);
+    report.set("cut_seconds", healed.cut_seconds);
     report.set("signals", signals);
     report.set("backlog_signals", healed.backlog);
     report.set("heal_seconds", healed.whole().as_secs_f64());
@@ -189,19 +195,27 @@ async fn cut_and_heal(
     let before = lag_max(&bed.regions.statuses().await?);
     relay.isolate(cut_off(&bed.names)).map_err(|error| cluster_error(error.into()))?;
     let answered = writers.answered();
-    tokio::time::sleep(Duration::from_secs_f64(arguments.cut_seconds)).await;
+    let cut_at = Instant::now();
+    let jitter = Duration::from_millis(Chance::new(unix_ns()).below(JITTER_MS_MAX).into());
+    tokio::time::sleep(Duration::from_secs_f64(arguments.cut_seconds) + jitter).await;
     let cut = lag_max(&bed.regions.statuses().await?);
     let backlog = writers.answered() - answered;
 
     let timeout = Duration::from_secs_f64(arguments.timeout_seconds);
     let barriers = Barriers::ask(bed, timeout);
     relay.heal_all();
-    let healed = Instant::now();
+    let (healed, cut_seconds) = (Instant::now(), cut_at.elapsed().as_secs_f64());
     let (caught_up, looks) = tokio::try_join!(barriers.join(healed), look(bed, healed, timeout))?;
     let (reconnected, lag_is_low) = looks;
     tokio::time::sleep(AFTER).await;
     let after = lag_max(&bed.regions.statuses().await?);
-    Ok(Healed { reconnected, lag_is_low, caught_up, backlog, lag_seconds: Lag { before, cut, after } })
+    let lag_seconds = Lag { before, cut, after };
+    Ok(Healed { cut_seconds, reconnected, lag_is_low, caught_up, backlog, lag_seconds })
+}
+
+fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos() as u64)
 }
 
 /// Looks until every pair is connected and its lag low; gives when either was so.
@@ -323,6 +337,7 @@ mod tests {
         let s = Duration::from_secs_f64;
         let lag_seconds = Lag { before: 0.02, cut, after };
         Healed {
+            cut_seconds: cut,
             reconnected: s(0.3),
             lag_is_low: s(0.9),
             caught_up: vec![s(0.5), s(1.1)],
