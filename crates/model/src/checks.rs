@@ -35,19 +35,45 @@ fn counted_twice(shard: &Shard, rules: Rules) -> Option<u8> {
 pub fn step(before: &World, after: &World, action: Action, rules: Rules) -> Result<(), Violation> {
     state(after, rules)?;
     let rolled = match action {
-        Action::Rollback => before.saved.map(|saved| saved.region),
+        Action::Rollback(region) => Some(region),
         _ => None,
     };
     for region in after.members().filter(|&region| Some(region) != rolled) {
         vanished(before, after, region, rules)?;
     }
-    Ok(())
+    match action {
+        Action::Send { number, region, .. } | Action::Absorb(region, number) => {
+            logged_as_older(before, after, region, number)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A region that holds a copy of an op logs it under no older generation: a delete would take an op that follows it.
+fn logged_as_older(before: &World, after: &World, region: u8, number: u8) -> Result<(), Violation> {
+    let greatest = |world: &World| {
+        let shard = &world.region(region).shard;
+        generations(&world.logs, &shard.vector, number).max()
+    };
+    let after_it = after.region(region);
+    let logged = after.logs.prefix(after_it.log, after_it.shard.held(after_it.log)).last();
+    let is_logged = before.region(region).shard.vector != after_it.shard.vector;
+    match (greatest(before), logged) {
+        (Some(known), Some(&(Record::Op { generation, .. } | Record::Cond { generation, .. })))
+            if is_logged && generation < known =>
+        {
+            Err(format!(
+                "region {region} logs op {number} as of before a delete that a copy it holds has seen"
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What is visible does not vanish, but by a delete (C2b).
 ///
-/// Not promised are ops that the client gave up, and those of which an older copy comes to light, from before a
-/// delete: such an op belongs to the time before.
+/// Not promised are ops that the client gave up, and those of which the authority turns out to have logged a copy
+/// before a delete: such an op belongs to the time before.
 fn vanished(before: &World, after: &World, region: u8, rules: Rules) -> Result<(), Violation> {
     let (old, new) = (&before.region(region).shard, &after.region(region).shard);
     if old == new || old.generation < new.generation {
@@ -57,7 +83,8 @@ fn vanished(before: &World, after: &World, region: u8, rules: Rules) -> Result<(
     let vector = &after.region(region).shard.vector;
     let is_promised = |number: &u8| {
         let is_given_up = *number < OPS as u8 && after.client.given_up >> number & 1 == 1;
-        !is_given_up && !is_older(&after.logs, vector, *number)
+        let is_covered = after.region(region).shard.covers(*number, rules);
+        !is_given_up && !(is_covered && is_older(&after.logs, vector, *number))
     };
     let mut digits = (0..DIGITS).filter(|&number| count(old, number) > count(new, number));
     match digits.find(is_promised) {

@@ -44,6 +44,8 @@ pub struct Scenario {
     pub clocks: [u8; 3],
     /// The heir of the home, if it is removed.
     pub heir: u8,
+    /// Whether no region is whole yet; else all have been whole for ever.
+    pub is_first_start: bool,
     /// What has happened before the search starts.
     pub opening: &'static [Action],
     /// What may happen.
@@ -59,6 +61,7 @@ pub const QUIET: Scenario = Scenario {
     faulty: 0b111,
     clocks: [1, 1, 1],
     heir: 1,
+    is_first_start: false,
     opening: &[],
     budget: Budget {
         sends: 0,

@@ -3,6 +3,7 @@
 //! [`RETRIES`] to [`DELETED_GARBAGE`] are small enough for a bad rule to be caught, and a good one to be shown, within
 //! a second. [`WIDE`] are the large mixes, for as long as one cares to wait.
 
+use crate::rules::action::Action;
 use crate::scenario::{Budget, QUIET, Scenario};
 
 const NOTHING: Budget = QUIET.budget;
@@ -73,6 +74,32 @@ pub const ROLLBACK: Scenario = Scenario {
     ops: 1,
     faulty: REGION_0,
     budget: Budget { sends: 2, rollbacks: 1, ..NOTHING },
+    ..QUIET
+};
+
+/// Two ops, and the home comes back with an old disk.
+pub const MARKS_ROLLBACK: Scenario = Scenario {
+    name: "two ops, a retry, an old disk of the home",
+    ops: 2,
+    faulty: REGION_0,
+    budget: Budget { sends: 3, rollbacks: 1, ..NOTHING },
+    ..QUIET
+};
+
+/// A plain add, and two regions that come back with old disks, one while the other asks what it lost.
+pub const TWO_OLD_DISKS: Scenario = Scenario {
+    name: "a plain add, old disks of two regions",
+    faulty: REGION_0 | REGION_1,
+    budget: Budget { adds: 1, rollbacks: 2, ..NOTHING },
+    ..QUIET
+};
+
+/// Nobody is whole yet.
+pub const FIRST_START: Scenario = Scenario {
+    name: "one op, its retry, a crash, nobody whole yet",
+    ops: 1,
+    is_first_start: true,
+    budget: Budget { sends: 2, crashes: 1, ..NOTHING },
     ..QUIET
 };
 
@@ -152,6 +179,21 @@ pub const TOMBSTONE_REMOVAL: Scenario = Scenario {
     ..QUIET
 };
 
+/// A register that is deleted, and a member whose old disk holds the value; a merge.
+pub const TOMBSTONE_OLD_DISK: Scenario = Scenario {
+    name: "a register write and its delete, garbage, an old disk of a member, a merge",
+    writes: SET_AND_DELETE,
+    faulty: REGION_1,
+    opening: &[
+        Action::Write(0, 0),
+        Action::Ship { log: 0, from: 0, to: 1 },
+        Action::Save(1),
+        Action::Write(1, 0),
+    ],
+    budget: Budget { writes: 2, rollbacks: 1, merges: 1, garbage: true, ..NOTHING },
+    ..QUIET
+};
+
 /// A counter that is deleted, and garbage.
 pub const DELETED_GARBAGE: Scenario = Scenario {
     name: "a delete of the counter, a plain add, garbage",
@@ -161,7 +203,8 @@ pub const DELETED_GARBAGE: Scenario = Scenario {
 };
 
 /// Small scenarios that no bad rule is named after.
-pub const SMALL: &[Scenario] = &[TWO_DELETES, RETRIES_MERGED, MARKS_MERGED, GIVEN_UP, ROLLBACK_ANYWHERE];
+pub const SMALL: &[Scenario] =
+    &[TWO_DELETES, RETRIES_MERGED, MARKS_MERGED, GIVEN_UP, ROLLBACK_ANYWHERE, FIRST_START];
 
 /// Large mixes: bounded by time, not by their end.
 pub const WIDE: &[Scenario] = &[

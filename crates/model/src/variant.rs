@@ -2,7 +2,8 @@
 //!
 //! Holds no rule itself: the rules ask [`Rules::breaks`] where a variant would differ. Start at [`Variant`].
 
-/// One rule broken. The findings (F1…) are counted as in the crate's documentation.
+/// One rule broken. F1 to F33 count the findings of the rules' review; those that have no variant stand in the crate's
+/// documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Variant {
@@ -46,12 +47,15 @@ pub enum Variant {
     StampTieUnbroken,
     /// F17: nobody inherits from a removed region.
     RemovalWithoutHeir,
-    /// F22: a member's ack outlives the member's epoch, though its disk may have been rolled back since.
+    /// F22: a member's ack outlives the member's epoch, though its disk may have been rolled back since. Barriers
+    /// need the rule; `Stable` does not, as the window keeps such a member from taking what is old.
     AckOutlivesEpoch,
     /// F27: absorbing gives the op the generation the authority sees, not the conditional's.
     AbsorbUnderOwnGeneration,
-    /// F28: a conditional does not raise the counter's generation.
+    /// F28: a conditional does not raise the counter's generation. Harmless alone, not with the next one.
     ConditionalDoesNotRaise,
+    /// F28: the authority logs a retry under the generation it sees, though it holds a conditional of it.
+    RetryIgnoresConditional,
     /// F29: the generation of a deleted, empty counter is dropped at `Stable`.
     CounterTombstoneDropped,
     /// F30: records that can be sent again are taken however old they are.

@@ -41,8 +41,8 @@ pub enum Action {
     Crash(u8),
     /// Someone copies a region's disk.
     Save(u8),
-    /// The process starts again on the copied disk.
-    Rollback,
+    /// A region's process starts again on the copied disk.
+    Rollback(u8),
     /// A region is asked by another what it holds, and answers.
     Answer(u8, u8),
     /// A region has all that any member held, and seals its earlier logs.
@@ -84,7 +84,7 @@ impl fmt::Display for Action {
             Self::Merge(from, to) => write!(f, "region {to} installs the state of region {from}"),
             Self::Crash(region) => write!(f, "region {region} crashes and starts again"),
             Self::Save(region) => write!(f, "the disk of region {region} is copied"),
-            Self::Rollback => f.write_str("that region starts again on the copied disk"),
+            Self::Rollback(region) => write!(f, "region {region} starts again on its copied disk"),
             Self::Answer(region, member) => write!(f, "region {member} answers the hello of region {region}"),
             Self::BecomeWhole(region) => write!(f, "region {region} is whole and seals its earlier logs"),
             Self::Remove => f.write_str("the home is removed"),

@@ -37,7 +37,7 @@ pub fn send(world: &mut World, (number, mark): (u8, u8), region: u8, is_heard: b
         if is_covered && shard.set >> number & 1 == 0 {
             return; // Stale: below the mark, and not in the set.
         }
-        if !is_known {
+        if !is_known || (!is_covered && rules.breaks(Variant::RetryIgnoresConditional)) {
             let mark = if records_marks(world, region, rules) { mark } else { 0 };
             world.write(region, Record::Op { number, generation, mark }, rules);
         } else if !is_covered {

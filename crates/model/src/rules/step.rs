@@ -5,7 +5,7 @@ use super::admit;
 use super::garbage;
 use super::log::RECORDS;
 use super::whole;
-use super::world::{HOME, Saved, World};
+use super::world::{HOME, World};
 use crate::scenario::Scenario;
 use crate::variant::{Rules, Variant};
 
@@ -90,12 +90,12 @@ impl World {
             if self.budget.crashes > 0 {
                 out.push(Action::Crash(region));
             }
-            if self.budget.rollbacks > 0 && self.saved.is_none() {
-                out.push(Action::Save(region));
+            let copies = self.saved.iter().flatten().count();
+            match self.saved[usize::from(region)] {
+                Some(_) => out.push(Action::Rollback(region)),
+                None if copies < usize::from(self.budget.rollbacks) => out.push(Action::Save(region)),
+                None => {}
             }
-        }
-        if self.budget.rollbacks > 0 && self.saved.is_some() {
-            out.push(Action::Rollback);
         }
         if self.budget.removal {
             out.push(Action::Remove);
@@ -153,11 +153,11 @@ impl World {
                 whole::restart(&mut world, region, disk, rules).then_some(())?;
             }
             Action::Save(region) => {
-                world.saved = Some(Saved { region, shard: world.region(region).shard });
+                world.saved[usize::from(region)] = Some(world.region(region).shard);
             }
-            Action::Rollback => {
-                let saved = world.saved.take()?;
-                whole::restart(&mut world, saved.region, saved.shard, rules).then_some(())?;
+            Action::Rollback(region) => {
+                let disk = world.saved[usize::from(region)].take()?;
+                whole::restart(&mut world, region, disk, rules).then_some(())?;
             }
             Action::Answer(region, member) => whole::answer(&mut world, region, member, rules),
             Action::BecomeWhole(region) => whole::become_whole(&mut world, region, scenario, rules),
@@ -190,7 +190,7 @@ impl World {
             Action::Write(..) => budget.writes -= 1,
             Action::Merge(..) => budget.merges -= 1,
             Action::Crash(_) => budget.crashes -= 1,
-            Action::Rollback => budget.rollbacks -= 1,
+            Action::Rollback(_) => budget.rollbacks -= 1,
             Action::Remove => budget.removal = false,
             _ => {}
         }

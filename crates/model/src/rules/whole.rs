@@ -97,7 +97,7 @@ pub fn remove(world: &mut World, rules: Rules) {
     let log = world.region(HOME).log;
     *world.region_mut(HOME) = Region::new(log);
     world.removed = Some(HOME);
-    world.saved = world.saved.filter(|saved| saved.region != HOME);
+    world.saved[usize::from(HOME)] = None;
     for member in world.members() {
         let own = world.region_mut(member);
         let keeps = if own.is_whole { Variant::StaleHeirAnswers } else { Variant::RemovalKeepsAnswers };

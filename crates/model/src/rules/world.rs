@@ -12,15 +12,6 @@ pub const HOME: u8 = 0;
 /// The log it was opened in.
 pub const OPENED_IN: u8 = 0;
 
-/// An old copy of a region's disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Saved {
-    /// Whose.
-    pub region: u8,
-    /// What it holds.
-    pub shard: Shard,
-}
-
 /// One state of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct World {
@@ -30,8 +21,8 @@ pub struct World {
     pub regions: [Region; REGIONS],
     /// The clients.
     pub client: Client,
-    /// An old copy of one disk.
-    pub saved: Option<Saved>,
+    /// An old copy of each region's disk.
+    pub saved: [Option<Shard>; REGIONS],
     /// The region that was removed.
     pub removed: Option<u8>,
     /// Whether all that could be sent again has left the window.
@@ -46,9 +37,9 @@ impl World {
     pub fn new(scenario: &Scenario) -> Self {
         Self {
             logs: Logs::new(),
-            regions: [Region::new(0), Region::new(1), Region::new(2)],
+            regions: [0, 1, 2].map(|log| Region { is_whole: !scenario.is_first_start, ..Region::new(log) }),
             client: Client::default(),
-            saved: None,
+            saved: [None; REGIONS],
             removed: None,
             is_late: false,
             budget: scenario.budget,
@@ -104,7 +95,7 @@ impl World {
     pub fn held(&self) -> Vector {
         let mut held = Vector::default();
         let disks = self.members().map(|region| &self.region(region).shard);
-        for shard in disks.chain(self.saved.as_ref().map(|saved| &saved.shard)) {
+        for shard in disks.chain(self.saved.iter().flatten()) {
             for (held, &own) in held.iter_mut().zip(&shard.vector) {
                 *held = own.max(*held);
             }
