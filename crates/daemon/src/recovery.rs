@@ -32,7 +32,11 @@ pub(crate) fn redo_journals(
     let redone = redo(disk, settings)?;
     if redone.batches_count > 0 {
         let (groups_count, batches_count) = (redone.groups_count, redone.batches_count);
-        tracing::info!(groups_count, batches_count, "redid the commit journals of a process that did not end");
+        tracing::info!(
+            groups_count,
+            batches_count,
+            "redid the commit journals of a process that did not end"
+        );
     }
     let quarantined = redone.damage.into_iter().map(|damage| {
         let JournalDamage { path, offset, reason, quarantined } = damage;
