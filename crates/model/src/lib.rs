@@ -27,7 +27,7 @@
 //! | F25 forged relays | members trust each other |
 //! | F26 slots of deleted counters | the same as F29, which is here |
 //!
-//! Not in the model: batches of several records, frames in flight, two processes of one region, a second removal,
+//! Not in the model: batches of several records, more than one frame on its way, two processes of one region, a second removal,
 //! several cells, negative amounts, another payload under the same number, the merge of single cells.
 
 pub mod checks;
