@@ -80,6 +80,29 @@ impl MemoryDisk {
         state.lose_sectors();
     }
 
+    /// A copy of what is durable and nothing else: an image that may be put back later.
+    #[must_use]
+    pub fn durable_copy(&self) -> Self {
+        let state = self.state.borrow();
+        let kept: BTreeSet<u64> = state.stable_names.files.values().copied().collect();
+        let durable = |inode: &Inode| Inode {
+            cached: inode.stable.clone(),
+            stable: inode.stable.clone(),
+            dirty: BTreeSet::new(),
+        };
+        let inodes = state.inodes.iter().filter(|(id, _)| kept.contains(id));
+        let copy = State {
+            chance: state.chance,
+            power_cuts: state.power_cuts + 1,
+            inodes: inodes.map(|(&id, inode)| (id, durable(inode))).collect(),
+            inodes_count: state.inodes_count,
+            names: state.stable_names.clone(),
+            stable_names: state.stable_names.clone(),
+            ..State::default()
+        };
+        Self { state: RefCell::new(copy) }
+    }
+
     /// Lets the next `count` syncs of files fail: some of what was written is gone, and a later sync will not say so.
     pub fn fail_syncs(&self, count: u32) {
         self.state.borrow_mut().failing_syncs = count;

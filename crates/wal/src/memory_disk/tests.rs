@@ -81,3 +81,18 @@ fn a_full_disk_takes_part_of_a_write_and_removing_a_file_gives_space_back() {
     disk.write_at(&file, 0, &[1; 130]).unwrap();
     assert!(disk.write_at(&file, 130, &[1]).unwrap_err().is_full());
 }
+
+#[test]
+fn an_image_holds_what_is_durable_and_nothing_else() {
+    let disk = MemoryDisk::new(1);
+    let file = disk.create("a").unwrap();
+    disk.write_at(&file, 0, &[1; 600]).unwrap();
+    disk.sync_data(&file).unwrap();
+    disk.sync_dir("").unwrap();
+    disk.write_at(&file, 0, &[2; 900]).unwrap();
+    disk.create("b").unwrap();
+    let image = disk.durable_copy();
+    assert_eq!(image.files(), [("a".to_owned(), 600)]);
+    assert_eq!(content(&image, "a"), [1; 600]);
+    assert_eq!(content(&disk, "a"), [2; 900], "the disk itself goes on");
+}
