@@ -47,6 +47,7 @@ const GATEWAY: &str = "tombolo-gateway";
 const SDK: &str = "tombolo-sdk";
 const DAEMON: &str = "tombolo-daemon";
 const TESTBED: &str = "tombolo-testbed";
+const SIM: &str = "tombolo-sim";
 const CLI: &str = "tombolo";
 
 /// Every member of the workspace, from the ground up: a crate may import only what stands in its row.
@@ -75,6 +76,9 @@ pub(crate) const LAYERS: &[Layer] = &[
     // The daemon wires; the testbed drives daemons from outside, as an application would.
     shell(DAEMON,    &[CAUSALITY, CRDT, CODEC, REPLICA, WAL, TRANSPORT, GATEWAY]),
     shell(TESTBED,   &[CAUSALITY, CODEC, SDK, TRANSPORT]),
+
+    // The same rules and recovery code in a seeded world instead of on a machine.
+    shell(SIM,       &[CAUSALITY, CRDT, CODEC, REPLICA, WAL]),
 
     // The roof.
     shell(CLI, &[CAUSALITY, CRDT, CODEC, REPLICA, WAL, TRANSPORT, GATEWAY, SDK, DAEMON, TESTBED]),

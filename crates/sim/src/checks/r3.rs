@@ -1,0 +1,29 @@
+//! R3: a barrier never says `reached` early; a kill right after cannot make the effect vanish.
+
+use tombolo_causality::RegionId;
+use tombolo_replica::Ticket;
+
+use crate::checks::Checked;
+use crate::rare::Rare;
+use crate::world::{World, node_of};
+
+impl World {
+    pub(crate) fn reached(&mut self, node: usize, shard: usize, ticket: Ticket, region: RegionId) -> Checked {
+        self.hash.mix(u64::from(region.get()));
+        let Some(process) = &self.nodes[node].process else { return Ok(()) };
+        let Some(&position) = process.shards[shard].barriers.get(&ticket) else { return Ok(()) };
+        self.rare.count(Rare::BarrierReached);
+        let target = node_of(region);
+        // A disk that came back older voids what was said before, once the region has said hello.
+        if self.nodes[target].is_rolled_back || self.nodes[target].is_rotten {
+            return Ok(());
+        }
+        self.check_held(target, &position, "R3: reached")?;
+        self.checks.w1.promise(target, &position);
+        if self.nodes[target].is_up() && target != node && !self.is_healing && self.chance.percent(6) {
+            self.rare.count(Rare::KilledAfterBarrier);
+            self.crash(target, true);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,76 @@
+//! R4: after heal, every region becomes whole, all vectors and states are equal, and nobody lags, within a bounded time.
+
+use tombolo_replica::Behind;
+
+use crate::checks::Checked;
+use crate::world::{World, region_of};
+
+impl World {
+    /// Why the regions have not come together yet; none if they have.
+    pub(crate) fn unrest(&self) -> Option<String> {
+        let now = self.queue.now();
+        for shard in 0..usize::from(self.plan.shards) {
+            let mut first = None;
+            for node in 0..self.nodes.len() {
+                let region = region_of(node);
+                let at = self.nodes[node].now(now);
+                let Some(replica) = self.nodes[node].replica(shard) else {
+                    return Some(format!("region {region} is down"));
+                };
+                let report = replica.report(at);
+                if !report.is_whole {
+                    let waiting = report.waiting_for;
+                    return Some(format!(
+                        "R8: shard {shard} of region {region} is not whole, waits for {waiting:?}"
+                    ));
+                }
+                if let Some((log, why)) = report.halted.first() {
+                    return Some(format!("region {region} halted {log:?}: {why}"));
+                }
+                let lagging = report.peers.iter().find(|peer| peer.behind != Behind::default());
+                if let Some(peer) = lagging {
+                    return Some(format!(
+                        "shard {shard}: region {} lags behind {region}: {:?}",
+                        peer.region, peer.behind
+                    ));
+                }
+                let epochs: Vec<_> =
+                    self.nodes.iter().filter_map(|node| node.process.as_ref().map(|p| p.epoch)).collect();
+                if report.vector.iter().any(|((_, epoch), _)| !epochs.contains(&epoch)) {
+                    return Some(format!("a log of an earlier epoch still stands: {:?}", report.vector));
+                }
+                let state = (report.vector, report.digest);
+                match &first {
+                    None => first = Some(state),
+                    Some(first) if *first != state => {
+                        return Some(format!(
+                            "C1: shard {shard} of region {region} differs: {:?}, {:?}",
+                            state.0, first.0
+                        ));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        None
+    }
+
+    /// What rot took has come back.
+    pub(crate) fn check_missing(&mut self) -> Checked {
+        for node in 0..self.nodes.len() {
+            for (log, seq) in std::mem::take(&mut self.nodes[node].missing) {
+                let position = tombolo_codec::Position { log, seq };
+                // What a later seal cut off was never durable anywhere.
+                let is_lost = self.truth.seals.get(&log).is_some_and(|&(end, ..)| end < seq);
+                if !is_lost && !self.holds(node, &position) {
+                    return Err(format!(
+                        "W3: DATA_LOSS: region {} never got {position:?} back",
+                        region_of(node)
+                    ));
+                }
+                self.rare.count(crate::rare::Rare::QuarantineRepaired);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,77 @@
+//! S1, S3 and what an answer of yes must mean: the op shows here at once, exactly once, and whoever holds the position
+//! that it was answered with holds the op (F21).
+
+use tombolo_replica::Outcome;
+
+use crate::checks::{Checked, c4};
+use crate::clients::{Fate, Purpose};
+use crate::process::DRIFT_MS_MAX;
+use crate::truth::{DIGITS, number_key};
+use crate::world::{World, region_of, shard_of};
+
+impl World {
+    pub(crate) fn check_yes(
+        &mut self,
+        node: usize,
+        shard: usize,
+        (attempt, at): (u64, usize),
+        outcome: &Outcome,
+    ) -> Checked {
+        let Some(sent) = self.clients.attempts.get(&attempt) else { return Ok(()) };
+        let (request, purpose, after) = (sent.request, sent.purpose, sent.after);
+        let seen = sent.seen[at].clone();
+        let portion = self.clients.requests[request].portions[at].clone();
+        let session = self.clients.requests[request].session;
+        let fate = self.clients.adds[shard][portion.add].fate;
+        match purpose {
+            Purpose::Forged => return self.check_forged(request, fate, node),
+            Purpose::Stale if !outcome.replayed && fate == Fate::Kept => {
+                return Err(format!("S3: {session:?} was settled and run again"));
+            }
+            Purpose::Honest | Purpose::Stale => {}
+        }
+        if fate == Fate::Refused {
+            return Err(format!(
+                "S1: add {} of shard {shard} was refused for good, then answered yes",
+                portion.add
+            ));
+        }
+        if !outcome.replayed {
+            let wall = self.nodes[node].now(self.queue.now()).wall;
+            let is_near = after < wall.plus_ms(DRIFT_MS_MAX);
+            c4::check(&portion.ops, &seen, is_near.then_some(after), outcome)?;
+        }
+        if self.nodes[node].is_relaxed {
+            return Ok(());
+        }
+        let counter = portion.add / DIGITS;
+        self.check_one(node, shard, counter)?;
+        if self.checks.c2b.digit(node, shard, portion.add) != 1 {
+            return Err(format!(
+                "W1: add {} of shard {shard} was answered yes in region {}, where it does not show",
+                portion.add,
+                region_of(node)
+            ));
+        }
+        let Some((session, number)) = session else { return Ok(()) };
+        let id = self.clients.sessions[session].id;
+        let places = self.truth.numbers.get(&number_key(shard_of(shard), &id, number));
+        let Some(position) = outcome.position else {
+            return Err(format!("F21: number {number} was answered without a position"));
+        };
+        let is_there = places.is_some_and(|places| {
+            places.iter().any(|&place| {
+                self.truth.is_at_or_after(&position, place) && self.truth.is_anywhere(place.0, place.1)
+            })
+        });
+        if is_there {
+            Ok(())
+        } else {
+            Err(format!("F21: number {number} lies at {places:?}, answered with {position:?}"))
+        }
+    }
+
+    fn check_one(&mut self, node: usize, shard: usize, counter: usize) -> Checked {
+        self.check_counters(node, shard, &[counter])
+    }
+}

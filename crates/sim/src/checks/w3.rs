@@ -1,0 +1,45 @@
+//! W3: damage is cut only after the last durable mark; elsewhere it is quarantined and reported. W4: what recovery hands
+//! over stands in its place, so no log ends where nothing was written, nor lacks what a sync covered.
+
+use tombolo_causality::Seq;
+use tombolo_wal::DamageKind;
+
+use crate::checks::Checked;
+use crate::process::Recovered;
+use crate::world::{World, region_of};
+
+impl World {
+    pub(crate) fn check_w3(&mut self, node: usize, found: &Recovered, is_damaged: bool) -> Checked {
+        let region = region_of(node);
+        for log in &found.logs {
+            let end = log.end.seq;
+            if end > Seq::ZERO && !self.truth.batches.contains_key(&(log.log, end)) {
+                return Err(format!(
+                    "W4: region {region} recovered {:?} through {end}, which nobody wrote",
+                    log.log
+                ));
+            }
+            let held = self.truth.held(node, log.log);
+            if !is_damaged && end < held {
+                return Err(format!(
+                    "W3: region {region} cut {:?} at {end}, durable through {held}",
+                    log.log
+                ));
+            }
+            for damage in log.damage.iter().filter(|damage| damage.kind != DamageKind::Torn) {
+                if damage.kind == DamageKind::Rot && !is_damaged {
+                    return Err(format!("W3: region {region} found rot where none is: {damage:?}"));
+                }
+                if damage.lost.is_some() && damage.quarantined.is_none() && !damage.is_covered {
+                    return Err(format!("W3: region {region} set nothing aside: {damage:?}"));
+                }
+                if let Some((_, last)) =
+                    damage.lost.filter(|_| !damage.is_covered && damage.kind == DamageKind::Rot)
+                {
+                    self.nodes[node].missing.push((log.log, last.min(held)));
+                }
+            }
+        }
+        Ok(())
+    }
+}
