@@ -35,6 +35,7 @@ impl Regions {
                 schema: Arc::new(Schema::default()),
                 drift_ms_max: 500,
                 session_numbers_max: 1_024,
+                window_ms: 86_400_000,
             };
             (region, Replica::open(options, None))
         };

@@ -183,8 +183,24 @@ pub struct SessionId {
     pub epoch: Epoch,
     /// When it was opened, by the home's clock.
     pub opened: Time,
-    /// Drawn at random by the home.
+    /// Drawn at random by the home; 0: named by its client, see [`SessionId::named`].
     pub random: u64,
+}
+
+impl SessionId {
+    /// A session that its client named instead of opening it: the name's digest stands where an epoch would.
+    ///
+    /// It is one region's: another region makes another id of the same name.
+    #[must_use]
+    pub const fn named(home: RegionId, opened: Time, name_digest: u128) -> Self {
+        Self { home, epoch: Epoch(name_digest), opened, random: 0 }
+    }
+
+    /// Whether its client named it: then no epoch opened it.
+    #[must_use]
+    pub const fn is_named(&self) -> bool {
+        self.random == 0
+    }
 }
 
 #[cfg(test)]

@@ -31,6 +31,13 @@ impl Time {
         Self(self.0.saturating_add(u64::try_from(ntp).unwrap_or(u64::MAX)))
     }
 
+    /// `ms` earlier, but not before the beginning of time.
+    #[must_use]
+    pub fn minus_ms(self, ms: u64) -> Self {
+        let ntp = (u128::from(ms) << 32) / 1_000;
+        Self(self.0.saturating_sub(u64::try_from(ntp).unwrap_or(u64::MAX)))
+    }
+
     /// How far this is after `earlier`; 0 if it is not.
     ///
     /// Units: seconds.

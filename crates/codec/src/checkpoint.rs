@@ -9,10 +9,10 @@ use tombolo_causality::{ClusterId, Epoch, RegionId, Seq, SessionId, ShardId, Sta
 
 use crate::digest::{Digest, PayloadDigest};
 use crate::op::Kind;
-use crate::records::{Expire, Seal};
+use crate::records::{Expire, Seal, Stable};
 
 const MAGIC: [u8; 4] = *b"TMCP";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const HEADER_BYTES: usize = 64;
 const DIGESTED_BYTES: usize = 32;
 /// A checkpoint longer than this is not read: a shard is meant to stay far below.
@@ -176,6 +176,24 @@ pub struct ConditionalState {
     pub adds: Vec<ConditionalAdd>,
 }
 
+/// A floor under a home's sessions whose tables are still here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct FloorState {
+    /// Whose sessions, and from when on.
+    pub floor: Expire,
+    /// The log position that holds it.
+    pub dot: Seal,
+}
+
+/// A stability record that this state does not reach yet.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct StableState {
+    /// What it says.
+    pub stable: Stable,
+    /// The log position that holds it.
+    pub dot: Seal,
+}
+
 /// All of a shard.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Archive, Serialize, Deserialize)]
 pub struct Checkpoint {
@@ -191,8 +209,12 @@ pub struct Checkpoint {
     pub sessions: Vec<SessionState>,
     /// Every conditional.
     pub conditionals: Vec<ConditionalState>,
-    /// The expiry floor per home.
-    pub floors: Vec<Expire>,
+    /// Floors under sessions whose tables are still here.
+    pub floors: Vec<FloorState>,
+    /// Floors under sessions whose tables are gone, the highest of each home.
+    pub forgotten: Vec<Expire>,
+    /// Stability records that wait to be reached.
+    pub stables: Vec<StableState>,
 }
 
 impl Checkpoint {

@@ -4,7 +4,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, ShardId, Time};
 
 /// Version of the peer protocol; another one is refused in the hello.
-pub const PEER_VERSION: u16 = 1;
+pub const PEER_VERSION: u16 = 2;
 
 /// A point in a log: "through this seq".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Archive, Serialize, Deserialize)]
@@ -65,6 +65,22 @@ pub enum PeerMessage {
         /// The new ends.
         applied: Vec<Position>,
     },
+    /// Have you applied my log through here, and how far is yours? Asked once nothing in it can be sent again.
+    StableAsk {
+        /// A log of the sender.
+        log: LogId,
+        /// Through which batch.
+        through: Seq,
+    },
+    /// Yes: by a region that is whole.
+    StableAnswer {
+        /// The log that was asked about.
+        log: LogId,
+        /// Through which batch.
+        through: Seq,
+        /// How far the answering region may have written its own log of that shard.
+        own: Position,
+    },
     /// Sent when idle, so that lag is right.
     Heartbeat {
         /// The sender's wall reading.
@@ -101,7 +117,10 @@ pub fn decode_peer(body: &[u8]) -> Result<PeerMessage, PeerMessageError> {
         PeerMessage::Hello(hello) => {
             is_region(hello.region) && are_regions(&hello.received) && are_regions(&hello.applied)
         }
-        PeerMessage::Subscribe { log, .. } | PeerMessage::Unsubscribe { log } => is_region(log.region),
+        PeerMessage::Subscribe { log, .. }
+        | PeerMessage::Unsubscribe { log }
+        | PeerMessage::StableAsk { log, .. } => is_region(log.region),
+        PeerMessage::StableAnswer { log, own, .. } => is_region(log.region) && is_region(own.log.region),
         PeerMessage::Acks { applied, .. } => are_regions(applied),
         PeerMessage::Heartbeat { .. } | PeerMessage::Goodbye => true,
     };

@@ -3,7 +3,7 @@
 //! Adds of one batch to one cell under one generation are one row: a batch is applied all or nothing, so only its
 //! totals matter. Keys stand once, in a dictionary. [`RecordsBuilder`] writes, [`Records`] reads.
 
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 use rkyv::rancor::Error as RkyvError;
 use rkyv::{Archive, Deserialize, Serialize};
 use std::hash::{BuildHasher, Hash};
@@ -155,6 +155,8 @@ pub struct RecordsBuilder {
     generation_rows: HashTable<u32>,
     /// Per add row: the sum of its cell's deltas under its generation, also over rows that are full.
     sums: Vec<i128>,
+    /// Per cell and generation: the sum of the conditional adds.
+    conditional_sums: HashMap<(u32, u32), i128, foldhash::fast::FixedState>,
     /// Per cell: the row of its winner among the writes plus one; 0: none.
     last_writes: Vec<u32>,
     session_rows: HashTable<u32>,
@@ -230,6 +232,8 @@ impl RecordsBuilder {
             + columns.add_cells.len() * 24
             + columns.write_cells.len() * 43
             + columns.op_numbers.len() * 28
+            + columns.cond_numbers.len() * 32
+            + columns.cond_cells.len() * 16
             + columns.sessions.len() * 42
     }
 
@@ -334,7 +338,7 @@ impl RecordsBuilder {
         Some((self.columns.write_stamps[at], self.columns.write_has_value[at]))
     }
 
-    /// The sum of the adds to a counter under a generation; none if there are none.
+    /// The sum of the adds to a counter under a generation, conditional ones included; none if there are none.
     #[must_use]
     pub fn sum(&self, cell: CellName<'_>, generation: Option<Stamp>) -> Option<i128> {
         let (cell, generation) = (self.find(cell)?, self.find_generation(generation)?);
@@ -342,7 +346,8 @@ impl RecordsBuilder {
         let is_it = |&at: &u32| {
             columns.add_cells[at as usize] == cell && columns.add_generations[at as usize] == generation
         };
-        self.adds.find(hash_of(&(cell, generation)), is_it).map(|&at| self.sums[at as usize])
+        let sum = self.adds.find(hash_of(&(cell, generation)), is_it).map(|&at| self.sums[at as usize]);
+        sum.into_iter().chain(self.conditional_sums.get(&(cell, generation)).copied()).reduce(|a, b| a + b)
     }
 
     /// Writes or deletes a register, or deletes a counter.
@@ -405,6 +410,7 @@ impl RecordsBuilder {
             self.columns.cond_cells.push(cell);
             self.columns.cond_generations.push(generation);
             self.columns.cond_deltas.push(delta);
+            *self.conditional_sums.entry((cell, generation)).or_default() += i128::from(delta);
             self.ops_count += 1;
         }
         let columns = &mut self.columns;

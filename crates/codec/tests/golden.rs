@@ -60,8 +60,8 @@ fn the_records_of_a_batch_read_as_they_were_written() {
 }
 
 #[test]
-fn the_bytes_of_a_checkpoint_are_those_of_version_1() {
-    insta::assert_snapshot!("checkpoint_v1_bytes", dump(&checkpoint().encode(CLUSTER, SHARD).unwrap()));
+fn the_bytes_of_a_checkpoint_are_those_of_version_2() {
+    insta::assert_snapshot!("checkpoint_v2_bytes", dump(&checkpoint().encode(CLUSTER, SHARD).unwrap()));
 }
 
 #[test]

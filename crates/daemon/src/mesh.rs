@@ -337,6 +337,12 @@ impl<L: Link> Conversation<'_, L> {
             PeerMessage::Unsubscribe { log } => {
                 shards.tell(log.shard, Input::Unsubscribe { from: peer, link, log }).await;
             }
+            PeerMessage::StableAsk { log, through } => {
+                shards.tell(log.shard, Input::StableAsked { from: peer, link, log, through }).await;
+            }
+            PeerMessage::StableAnswer { log, through, own } => {
+                shards.tell(log.shard, Input::StableAnswered { from: peer, link, log, through, own }).await;
+            }
             PeerMessage::Acks { epoch, applied } => {
                 if Some(epoch) == self.peer_epoch {
                     for (shard, positions) in by_shard(applied) {

@@ -60,7 +60,12 @@ impl Metrics {
             Unit::Seconds,
             ack_seconds.clone(),
         );
-        r.register_with_unit("fsync", "One sync of one log", Unit::Seconds, fsync_seconds.clone());
+        r.register_with_unit(
+            "fsync",
+            "One sync of a journal or a segment",
+            Unit::Seconds,
+            fsync_seconds.clone(),
+        );
         let help = "From a batch being closed in its region, by that region's clock, to being visible here";
         r.register_with_unit("apply_age", help, Unit::Seconds, apply_age_seconds.clone());
         let help = "Age of the oldest write of this region that the other has not applied; 0 if it has all";

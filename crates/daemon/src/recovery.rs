@@ -6,7 +6,9 @@ use std::sync::Arc;
 use tombolo_causality::{LogId, ShardId};
 use tombolo_codec::Checkpoint;
 use tombolo_replica::{Notice, Options, Replica};
-use tombolo_wal::{DamageKind, FileDisk, KnownEnd, Store, WalError, WalSettings, read_checkpoint};
+use tombolo_wal::{
+    DamageKind, FileDisk, JournalDamage, KnownEnd, Store, WalError, WalSettings, read_checkpoint, redo,
+};
 
 use crate::findings::Findings;
 use crate::losses::Loss;
@@ -19,6 +21,32 @@ pub(crate) struct Recovered {
     /// What its logs hold no more.
     pub(crate) losses: Vec<Loss>,
     pub(crate) batches_count: u64,
+}
+
+/// Writes what the commit journals hold to the logs again; where damaged journals went. Blocks.
+pub(crate) fn redo_journals(
+    disk: &FileDisk,
+    settings: WalSettings,
+    findings: &Arc<Findings>,
+) -> Result<Vec<String>, WalError> {
+    let redone = redo(disk, settings)?;
+    if redone.batches_count > 0 {
+        let (groups_count, batches_count) = (redone.groups_count, redone.batches_count);
+        tracing::info!(
+            groups_count,
+            batches_count,
+            "redid the commit journals of a process that did not end"
+        );
+    }
+    let quarantined = redone.damage.into_iter().map(|damage| {
+        let JournalDamage { path, offset, reason, quarantined } = damage;
+        let text = format!(
+            "{path} is damaged at byte {offset}: {reason}; batches it held may be missing at the end of logs"
+        );
+        findings.raise(&path, &Notice { code: "rot", text });
+        quarantined
+    });
+    Ok(quarantined.collect())
 }
 
 /// What a checkpoint says of the logs it stands for.

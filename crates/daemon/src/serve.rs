@@ -31,7 +31,7 @@ use crate::losses::{self, Loss};
 use crate::mesh::{Mesh, Own, introduce};
 use crate::metrics::Metrics;
 use crate::node::{Outlets, Shards};
-use crate::recovery::{Recovered, recover};
+use crate::recovery::{Recovered, recover, redo_journals};
 use crate::service::{Region, Shared};
 use crate::shard::{COMMANDS_MAX, EVENTS_MAX, ShardHandle, ShardTask};
 use crate::skew::Skew;
@@ -251,6 +251,8 @@ fn open_data(
     Manifest { cluster: config.cluster, region: own.id, shards_count: config.shards }.claim(&disk)?;
     let mut wal = WalSettings::new(config.cluster, own.id);
     wal.segment_bytes = own.storage.segment_bytes;
+    // What the commit journals hold goes back to the logs before anybody reads these.
+    let redone = redo_journals(&disk, wal, findings)?;
     let schema = Arc::new(config.schema.clone());
     let members: Vec<RegionId> = config.regions.iter().map(|region| region.id).collect();
     let shards = (0..config.shards).map(|shard| {
@@ -267,10 +269,14 @@ fn open_data(
             schema: schema.clone(),
             drift_ms_max: own.max_drift_ms,
             session_numbers_max: own.session_numbers_max,
+            window_ms: own.window_seconds.saturating_mul(1_000),
         };
         recover(&disk, wal, options, findings)
     });
-    let shards = shards.collect::<Result<_, _>>()?;
+    let mut shards = shards.collect::<Result<Vec<Recovered>, _>>()?;
+    if let Some(shard) = shards.first_mut() {
+        shard.quarantined.extend(redone);
+    }
     Ok((disk, wal, shards))
 }
 

@@ -337,12 +337,12 @@ impl Service for Region {
         let mut written = Written {
             token: Token::default(),
             replayed: outcomes.iter().all(|outcome| outcome.replayed),
-            conditional: false,
+            conditional: outcomes.iter().any(|outcome| outcome.conditional),
             stamps: vec![None; ops_count],
             values: vec![None; ops_count],
         };
         for (places, outcome) in places.into_iter().zip(outcomes) {
-            written.token.positions.extend(outcome.position);
+            written.token.positions.extend(outcome.positions);
             for (index, place) in places.into_iter().enumerate() {
                 written.stamps[place] = outcome.stamps[index];
                 written.values[place] = outcome.values[index];

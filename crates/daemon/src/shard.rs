@@ -25,6 +25,8 @@ pub(crate) const EVENTS_MAX: usize = 1_024;
 pub(crate) const COMMANDS_MAX: usize = 1_024;
 /// How long to wait before a batch is offered again to a committer whose queue was full.
 const RETRY_AFTER: Duration = Duration::from_millis(1);
+/// How often a shard looks after expired sessions and garbage.
+const TICK_EVERY: Duration = Duration::from_secs(1);
 
 /// A region came to hold, or may no longer hold, what a barrier waits for.
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +95,8 @@ impl ShardTask {
     ) {
         self.replica.start(self.clock.now());
         self.run_effects();
+        let mut tick = tokio::time::interval(TICK_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let mut now = self.clock.now();
             let until_flush =
@@ -117,6 +121,10 @@ impl ShardTask {
                     }
                     None => return,
                 },
+                _ = tick.tick() => {
+                    now = self.clock.now();
+                    self.replica.handle(Input::Tick, now);
+                }
                 () = tokio::time::sleep(RETRY_AFTER), if !self.held_back.is_empty() => {}
                 () = tokio::time::sleep(Duration::from_millis(until_flush.unwrap_or_default())),
                     if until_flush.is_some() => now = self.clock.now(),

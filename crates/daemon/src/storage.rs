@@ -76,8 +76,10 @@ impl Storage {
                 self.set_stalled(log, true);
             }
             CommitEvent::Resumed { log } => self.set_stalled(log, false),
-            CommitEvent::Synced { took, logs_count, .. } => {
-                self.metrics.fsync_seconds.observe(took.as_secs_f64() / logs_count.max(1) as f64);
+            CommitEvent::Synced { took, syncs_count, .. } => {
+                for _ in 0..syncs_count {
+                    self.metrics.fsync_seconds.observe(took.as_secs_f64() / syncs_count as f64);
+                }
             }
         }
     }

@@ -3,7 +3,9 @@
 use std::rc::Rc;
 
 use tombolo_causality::{Seq, ShardId, Time};
-use tombolo_codec::checkpoint::{CellContent, CellState, LogEnd, NumberState, SessionState, SlotState};
+use tombolo_codec::checkpoint::{
+    CellContent, CellState, FloorState, LogEnd, NumberState, SessionState, SlotState,
+};
 use tombolo_codec::{Batch, Checkpoint, Digest, Kind, PayloadDigest};
 use tombolo_fuzz::{drive, seeds, within_allowance};
 use tombolo_wal::segment::{SegmentHeader, log_dir, segment_path, shard_dir};
@@ -100,7 +102,7 @@ fn checkpoint() -> Checkpoint {
             mark: 3,
             numbers: vec![NumberState { number: 4, digest: PayloadDigest([1; 16]) }],
         }],
-        floors: batch.records().expires().collect(),
+        floors: batch.records().expires().map(|floor| FloorState { floor, dot }).collect(),
         ..Checkpoint::default()
     }
 }

@@ -67,7 +67,7 @@ fn check_write(request: &WriteRequest) -> Result<(), Reject> {
     let mut bytes = 0;
     for (index, op) in ops.iter().enumerate() {
         check_key(&op.key)?;
-        check_stamp(index, op, request.retry)?;
+        check_stamp(index, op)?;
         bytes += op.key.len();
         if let Verb::Set { value, .. } = &op.verb {
             check_value(value)?;
@@ -81,15 +81,13 @@ fn check_write(request: &WriteRequest) -> Result<(), Reject> {
     Ok(())
 }
 
-/// A copy that got another stamp would be another write: what is sent again carries the stamp of its first copy.
-fn check_stamp(index: usize, op: &Op, is_retry: bool) -> Result<(), Reject> {
-    let (Verb::Set { stamp, .. } | Verb::Delete { stamp, .. }) = &op.verb else { return Ok(()) };
-    match stamp {
-        StampSource::Here(_) if is_retry => {
-            let text = "a set or delete that is sent again must carry the stamp of its first copy";
-            Err(Reject::new(RejectCode::Malformed, format!("ops[{index}]: {text}")))
-        }
-        StampSource::Fixed(stamp) if RegionId::new(stamp.region.get()).is_err() => {
+/// Errors: `malformed`.
+fn check_stamp(index: usize, op: &Op) -> Result<(), Reject> {
+    match &op.verb {
+        Verb::Set { stamp: StampSource::Fixed(stamp), .. }
+        | Verb::Delete { stamp: StampSource::Fixed(stamp), .. }
+            if RegionId::new(stamp.region.get()).is_err() =>
+        {
             let text = format!("ops[{index}]: the stamp names region {}, which cannot be", stamp.region);
             Err(Reject::new(RejectCode::Malformed, text))
         }

@@ -84,7 +84,8 @@ fn vanished(before: &World, after: &World, region: u8, rules: Rules) -> Result<(
     let is_promised = |number: &u8| {
         let is_given_up = *number < OPS as u8 && after.client.given_up >> number & 1 == 1;
         let is_covered = after.region(region).shard.covers(*number, rules);
-        !is_given_up && !(is_covered && is_older(&after.logs, vector, *number))
+        let is_of_before = is_covered && is_older(&after.logs, vector, *number);
+        !is_given_up && !is_of_before
     };
     let mut digits = (0..DIGITS).filter(|&number| count(old, number) > count(new, number));
     match digits.find(is_promised) {

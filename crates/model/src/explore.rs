@@ -111,6 +111,7 @@ pub fn explore(scenario: &Scenario, rules: Rules, states_max: usize, rest_every:
         world.hash(&mut bytes);
         xxh3_128(&bytes.0)
     };
+    // The first state was reached by nothing; its entry is never read.
     let mut trail = Trail(vec![(0, Action::Remove)]);
     let mut layer = vec![(0, first)];
     let mut actions = Vec::new();

@@ -13,6 +13,12 @@
 //! The tests print what they searched (`--nocapture`). They take some seconds; `TOMBOLO_MODEL_SECONDS=600` gives the
 //! large mixes that many seconds each, half of it for walks of new seeds.
 //!
+//! A run that fails prints its actions as sentences, the search the fewest that lead there.
+//!
+//! The window is a flag: once it has passed, nothing that could be sent again is admitted anywhere, and only acks taken
+//! after that count. Absorbing is an action of its own that may happen whenever it is allowed, so eager and lazy
+//! authorities are both among the runs. An op whose copies were admitted under several generations may count or not.
+//!
 //! Findings that have no variant here:
 //!
 //! | finding | why not |
@@ -23,11 +29,12 @@
 //! | F18 tables that never go | a question of bytes; that they may go is `Stable`, which is here |
 //! | F19 keys that name no home, F20 several portions of a request | one shard and one session |
 //! | F21 what a replay answers | answers carry no value here |
+//! | F22 acks of earlier epochs in barriers | there are no barriers; `Stable` alone does not need the rule |
 //! | F24 sums that overflow | digits only |
 //! | F25 forged relays | members trust each other |
 //! | F26 slots of deleted counters | the same as F29, which is here |
 //!
-//! Not in the model: batches of several records, frames in flight, two processes of one region, a second removal,
+//! Not in the model: batches of several records, more than one frame on its way, two processes of one region, a second removal,
 //! several cells, negative amounts, another payload under the same number, the merge of single cells.
 
 pub mod checks;

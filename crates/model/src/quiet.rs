@@ -15,6 +15,9 @@ const ROUNDS_MAX: usize = 16;
 #[must_use]
 pub fn at_rest(world: &World, scenario: &Scenario, rules: Rules) -> World {
     let mut world = *world;
+    // What is on its way is lost; that it arrives is one of the actions.
+    world.frame = None;
+    world.forget_unheld();
     for _ in 0..ROUNDS_MAX {
         let before = world;
         ship_all(&mut world, rules);

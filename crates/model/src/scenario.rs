@@ -13,6 +13,8 @@ pub struct Budget {
     pub writes: u8,
     /// Adds outside the session.
     pub adds: u8,
+    /// Frames that stay on their way while other things happen.
+    pub frames: u8,
     /// State merges.
     pub merges: u8,
     /// Restarts of any region on its own disk.
@@ -68,6 +70,7 @@ pub const QUIET: Scenario = Scenario {
         deletes: 0,
         writes: 0,
         adds: 0,
+        frames: 0,
         merges: 0,
         crashes: 0,
         rollbacks: 0,

@@ -94,6 +94,21 @@ pub const TWO_OLD_DISKS: Scenario = Scenario {
     ..QUIET
 };
 
+/// A frame that is on its way while its sender comes back with an old disk.
+pub const LATE_FRAME: Scenario = Scenario {
+    name: "a plain add, a late frame, an old disk",
+    faulty: REGION_0,
+    budget: Budget { adds: 1, frames: 1, rollbacks: 1, ..NOTHING },
+    ..QUIET
+};
+
+/// A frame on its way between two members, whose sender comes back with an old disk, as the asking region did.
+pub const LATE_FRAME_OF_ANOTHER: Scenario = Scenario {
+    name: "a plain add, a late frame, old disks of two regions",
+    budget: Budget { frames: 1, ..TWO_OLD_DISKS.budget },
+    ..TWO_OLD_DISKS
+};
+
 /// Nobody is whole yet.
 pub const FIRST_START: Scenario = Scenario {
     name: "one op, its retry, a crash, nobody whole yet",
@@ -268,6 +283,7 @@ pub const WIDE: &[Scenario] = &[
             deletes: 1,
             writes: 3,
             adds: 1,
+            frames: 1,
             merges: 2,
             crashes: 1,
             rollbacks: 1,

@@ -37,6 +37,10 @@ pub enum Variant {
     RemovalKeepsAnswers,
     /// F33: a member that was restarted answers again, and the other members' earlier answers stay.
     RestartKeepsOtherAnswers,
+    /// A member goes on taking frames of a connection after it answered a hello of the sender's next epoch.
+    OldFramesTaken,
+    /// F34: a hello does not say which epochs of others are known; frames of a third region's last epoch are taken.
+    HelloNamesNoEpochs,
     /// F11: a register that one side of a merge lacks counts as deleted.
     AbsentMeansDeleted,
     /// F11: a register that one side of a merge lacks counts as not yet known there.

@@ -54,6 +54,8 @@ caught! {
     a_removal_voids_answers_given_before: RemovalKeepsAnswers in REMOVAL_CRASH within 1_800;
     later_epochs_move_no_marks: LaterEpochMovesMark in MARKS_ROLLBACK within 150_000;
     a_member_that_was_restarted_voids_the_answers_of_others: RestartKeepsOtherAnswers in TWO_OLD_DISKS within 20_000;
+    a_hello_ends_the_connections_of_earlier_epochs: OldFramesTaken in LATE_FRAME within 5_000;
+    a_hello_names_the_epochs_that_are_known: HelloNamesNoEpochs in LATE_FRAME_OF_ANOTHER within 200_000;
     what_is_missing_is_deleted_with_its_dot: AbsentMeansUnknown in TOMBSTONE_OLD_DISK within 10_000;
     conditionals_count_under_the_greatest_generation: WinnerBeforeGeneration in RETRIES within 5_000;
     what_can_be_written_again_has_a_window: NoWindow in TOMBSTONE_REMOVAL within 60_000;

@@ -62,6 +62,10 @@ pub(crate) struct Admission<'a> {
     pub(crate) wall: Time,
     pub(crate) is_clock_ahead: bool,
     pub(crate) far_future_after: bool,
+    /// Writes stamped before this cannot be told from copies of what may be forgotten; they are refused.
+    pub(crate) window_start: Time,
+    /// Whether this region logs the part's session as its authority: then a retry is known by its number.
+    pub(crate) is_authority: bool,
 }
 
 /// A counter whose applied value stays below this cannot leave i64 by small adds, as many as can be staged.
@@ -109,7 +113,7 @@ impl Admission<'_> {
     /// The generation of a counter in use that a small add cannot overflow, in a plain request.
     #[expect(clippy::option_option, reason = "the first generation has no stamp")]
     fn plain_generation(&self, tenant: TenantId, key: &[u8]) -> Option<Option<Stamp>> {
-        let counter = self.state.cells.counter(tenant, key).filter(|counter| !counter.is_empty())?;
+        let counter = self.state.cells.counter(tenant, key).filter(|counter| !counter.is_empty)?;
         let is_counter = match self.options.schema.kind_of(key) {
             Some(declared) => declared == Kind::Counter,
             None => {
@@ -117,7 +121,7 @@ impl Admission<'_> {
                 !cells.has_registers() || cells.visible_kind(tenant, key, self.wall) == Some(Kind::Counter)
             }
         };
-        (is_counter && counter.value().abs() < SAFE_MAGNITUDE).then(|| counter.generation())
+        (is_counter && counter.value.abs() < SAFE_MAGNITUDE).then_some(counter.generation)
     }
 
     fn admit_op<'p>(
@@ -178,7 +182,7 @@ impl Admission<'_> {
                     .state
                     .cells
                     .counter(tenant, key)
-                    .is_some_and(|counter| counter.generation() == generation && !counter.is_empty());
+                    .is_some_and(|counter| counter.generation == generation && !counter.is_empty);
                 is_applied
                     || earlier.sums.contains_key(key)
                     || self.writer.sum(Self::cell(tenant, kind, key), generation).is_some()
@@ -230,7 +234,7 @@ impl Admission<'_> {
 
     /// The generation that an add to a counter belongs to.
     fn generation(&self, tenant: TenantId, key: &[u8], earlier: &Earlier<'_>) -> Option<Stamp> {
-        let applied = self.state.cells.counter(tenant, key).and_then(|counter| counter.generation());
+        let applied = self.state.cells.counter(tenant, key).and_then(|counter| counter.generation);
         if earlier.writes.is_empty() && !self.writer.has_counter_deletes() {
             return applied;
         }
@@ -249,7 +253,7 @@ impl Admission<'_> {
         let tenant = part.tenant;
         let generation = self.generation(tenant, key, earlier);
         let applied = match self.state.cells.counter(tenant, key) {
-            Some(counter) if counter.generation() == generation => counter.value(),
+            Some(counter) if counter.generation == generation => counter.value,
             _ => 0,
         };
         let is_safe = applied.abs() < SAFE_MAGNITUDE
@@ -318,7 +322,7 @@ impl Admission<'_> {
     fn floor(&self, tenant: TenantId, kind: Kind, key: &[u8], earlier: &Earlier<'_>) -> Option<Stamp> {
         let applied = match kind {
             Kind::Register => self.state.cells.register(tenant, key).map(|register| register.stamp()),
-            Kind::Counter => self.state.cells.counter(tenant, key).and_then(|counter| counter.generation()),
+            Kind::Counter => self.state.cells.counter(tenant, key).and_then(|counter| counter.generation),
         };
         applied.max(self.pending_write(tenant, kind, key, earlier).map(|(stamp, _)| stamp))
     }
@@ -335,12 +339,20 @@ impl Admission<'_> {
         source: StampSource,
         earlier: &Earlier<'_>,
     ) -> Result<Stamp, Reject> {
-        let is_replay_known = part.session.is_some();
-        if part.retry && !is_replay_known && matches!(source, StampSource::Here(_)) {
-            return Err(Reject::new(
-                RejectCode::Malformed,
+        // Two regions would stamp two copies differently, and the later copy could beat what had seen the earlier (F12).
+        let why_not_here = match part.session {
+            Some(_) if self.is_authority => None,
+            Some(_) => Some(
+                "a set or delete must carry its stamp where another region is the authority of its session; fix the \
+                 stamp, or send it to the session's home",
+            ),
+            None if part.retry => Some(
                 "a set or delete that is sent again outside a session must carry the stamp it was answered with",
-            ));
+            ),
+            None => None,
+        };
+        if let (Some(why), StampSource::Here(_)) = (why_not_here, source) {
+            return Err(Reject::new(RejectCode::Malformed, why));
         }
         if self.is_clock_ahead && !part.retry {
             return Err(Reject::new(
@@ -349,6 +361,13 @@ impl Admission<'_> {
             ));
         }
         let floor = self.floor(part.tenant, kind, key, earlier);
+        if let StampSource::Fixed(stamp) = source
+            && stamp.time < self.window_start
+        {
+            let text = "the stamp is older than the window within which a write may be sent again";
+            let reject = Reject::new(RejectCode::SessionExpired, text);
+            return Err(if part.retry { reject.unknown() } else { reject });
+        }
         match source {
             StampSource::Here(op) => {
                 let after = if self.far_future_after { Time::ZERO } else { part.after };

@@ -1,6 +1,7 @@
 //! What happens when the disk has done its part: batches are applied, acked, offered, and whoever waits is woken.
 
 use tombolo_causality::{HybridClock, LogId, RegionId, Seq};
+use tombolo_codec::records::SessionOp;
 use tombolo_codec::{Batch, Position, Reject, RejectCode};
 
 use crate::effect::{Answer, Effect};
@@ -37,10 +38,15 @@ impl Replica {
             for pending in pending {
                 self.answer(pending.ticket, Answer::Written(Ok(pending.outcome)));
             }
+            // Logged before this region was whole, and it may be by now.
+            self.absorb_applied(&batch, now);
         }
         if is_any {
             self.applied(name, now);
             self.check_whole(now);
+            if self.is_absorbing {
+                self.absorb_all(now);
+            }
         }
     }
 
@@ -84,8 +90,9 @@ impl Replica {
             }
             (Storage::Full, false) => {
                 self.storage = Storage::Good;
-                // The seals may have waited for room.
+                // Seals and conditionals may have waited for room.
                 self.check_whole(now);
+                self.absorb_all(now);
             }
             _ => {}
         }
@@ -98,7 +105,10 @@ impl Replica {
                 let ready: Vec<LogName> = self
                     .intake
                     .blocked()
-                    .filter(|(_, blocked)| self.state.logs.holds(blocked.on, blocked.end))
+                    .filter(|(_, blocked)| {
+                        let logs = &self.state.logs;
+                        logs.holds(blocked.on, blocked.end) || logs.sealed(blocked.on).is_some()
+                    })
                     .map(|(name, _)| name)
                     .collect();
                 let mut is_any = false;
@@ -123,6 +133,7 @@ impl Replica {
                     self.intake.pop(name);
                     self.note_remote(&batch, now);
                     self.forget_sealed(&batch);
+                    self.absorb_applied(&batch, now);
                 }
                 Err(ApplyError::WaitsFor { log, end }) => {
                     self.intake.block(name, Blocked { on: log, end, at: batch.header().seq });
@@ -149,8 +160,7 @@ impl Replica {
             return;
         }
         if header.log.region == self.options.region {
-            // An earlier incarnation's readings, which a disk that came back older did not tell: the clock goes on
-            // after them, however far ahead they are (H1).
+            // A tail that this region had lost: its clock issued these readings (H1).
             let last = self.clock.last().max(header.clock);
             self.clock = HybridClock::restored(self.options.drift_ms_max, last);
             return;
@@ -164,6 +174,17 @@ impl Replica {
         let age_ms = now.wall.seconds_since(header.clock) * 1_000.0;
         let effect = Effect::Applied { region: header.log.region, ops_count: header.ops_count, age_ms };
         self.effects.push_back(effect);
+    }
+
+    fn absorb_applied(&mut self, batch: &Batch, now: Now) {
+        if self.state.cells.conditionals.is_empty() {
+            return;
+        }
+        let is_own = |op: &SessionOp| op.session.home == self.options.region;
+        let ops: Vec<SessionOp> = batch.records().conditionals().map(|it| it.op).filter(is_own).collect();
+        for op in ops {
+            self.absorb_if_due(op.session, op.number, now);
+        }
     }
 
     /// Logs that a batch took over need no queue here any more.

@@ -1,20 +1,30 @@
 //! The cells of one shard: tables of counters and registers, with a digest that is kept up as they change.
 //!
-//! The digest is a sum over the cells of a hash of each cell's canonical bytes, so it does not depend on the order of
+//! A counter is its slots and the conditional adds that count on top of them. The digest is a sum over the cells of a hash of each cell's canonical bytes, so it does not depend on the order of
 //! anything, and an add costs the hashes of one slot. It covers the *state* (slots, generations, dots, tombstones), not what a
 //! reader sees, and reads no clock (C2).
 
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 use std::hash::BuildHasher;
-use tombolo_causality::{Stamp, TenantId, Time};
+use tombolo_causality::{Seq, Stamp, TenantId, Time};
 use tombolo_codec::checkpoint::{CellContent, CellState, SlotState};
 use tombolo_codec::records::{Add, Seal, Write};
 use tombolo_codec::{CellName, Kind, ReadValue};
 use tombolo_crdt::{Counter, Dot, Register};
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::conditionals::Conditionals;
 use crate::logs::{LogIndex, LogName, Logs};
+
+/// A counter as a reader sees it: what the logs added and the conditional adds that are not covered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct CounterView {
+    pub(crate) generation: Option<Stamp>,
+    pub(crate) value: i128,
+    /// Whether nothing was added in its present generation.
+    pub(crate) is_empty: bool,
+}
 
 struct Entry<V> {
     tenant: TenantId,
@@ -58,6 +68,8 @@ impl<V> Table<V> {
 pub(crate) struct Cells {
     counters: Table<Counter<LogIndex>>,
     registers: Table<Register<LogName>>,
+    pub(crate) conditionals: Conditionals,
+    tombstones_count: usize,
     digest: u128,
 }
 
@@ -124,15 +136,30 @@ fn hash_register(tenant: TenantId, key: &[u8], register: &Register<LogName>) -> 
 
 impl Cells {
     pub(crate) fn digest(&self) -> u128 {
-        self.digest
+        self.digest.wrapping_add(self.conditionals.digest())
+    }
+
+    /// Deleted registers that are still remembered.
+    pub(crate) fn tombstones_count(&self) -> usize {
+        self.tombstones_count
     }
 
     pub(crate) fn len(&self) -> usize {
         self.counters.0.len() + self.registers.0.len()
     }
 
-    pub(crate) fn counter(&self, tenant: TenantId, key: &[u8]) -> Option<&Counter<LogIndex>> {
-        self.counters.get(tenant, key)
+    pub(crate) fn counter(&self, tenant: TenantId, key: &[u8]) -> Option<CounterView> {
+        let counter = self.counters.get(tenant, key);
+        let generation = counter.and_then(Counter::generation);
+        let conditional = self.conditionals.sum(tenant, key, generation);
+        if counter.is_none() && conditional.is_none() {
+            return None;
+        }
+        Some(CounterView {
+            generation,
+            value: counter.map_or(0, Counter::value) + conditional.unwrap_or(0),
+            is_empty: counter.is_none_or(Counter::is_empty) && conditional.is_none(),
+        })
     }
 
     pub(crate) fn register(&self, tenant: TenantId, key: &[u8]) -> Option<&Register<LogName>> {
@@ -149,7 +176,7 @@ impl Cells {
         if self.register(tenant, key).is_some_and(|register| register.is_visible(now)) {
             return Some(Kind::Register);
         }
-        self.counter(tenant, key).is_some_and(|counter| !counter.is_empty()).then_some(Kind::Counter)
+        self.counter(tenant, key).is_some_and(|counter| !counter.is_empty).then_some(Kind::Counter)
     }
 
     pub(crate) fn read(&self, tenant: TenantId, key: &[u8], now: Time) -> ReadValue {
@@ -158,7 +185,7 @@ impl Cells {
             return ReadValue::Register { value, stamp: register.stamp() };
         }
         match self.counter(tenant, key) {
-            Some(counter) if !counter.is_empty() => ReadValue::Counter(counter.value()),
+            Some(counter) if !counter.is_empty => ReadValue::Counter(counter.value),
             _ => ReadValue::Absent,
         }
     }
@@ -180,6 +207,34 @@ impl Cells {
         self.digest = self.digest.wrapping_sub(before).wrapping_add(after);
     }
 
+    /// Raises a counter to the generation an add was admitted under, whether the add counts or not (F28).
+    pub(crate) fn enter(&mut self, cell: CellName<'_>, generation: Option<Stamp>, logs: &Logs) {
+        let Some(stamp) = generation else { return };
+        let (counter, is_new) = self.counters.get_or_insert(cell.tenant, cell.key, Counter::new);
+        if counter.generation() < generation {
+            let before = if is_new { 0 } else { hash_counter(cell.tenant, cell.key, counter, logs) };
+            counter.delete(stamp);
+            let after = hash_counter(cell.tenant, cell.key, counter, logs);
+            self.digest = self.digest.wrapping_sub(before).wrapping_add(after);
+        }
+    }
+
+    /// Lets go of the tombstones that a log wrote through `through`. Cost: one pass over the registers.
+    pub(crate) fn drop_tombstones(&mut self, log: LogName, through: Seq) {
+        let (mut digest, mut gone) = (self.digest, 0);
+        self.registers.0.retain(|entry| {
+            let dot = entry.value.dot();
+            let goes = entry.value.value().is_none() && dot.log == log && dot.seq <= through;
+            if goes {
+                digest = digest.wrapping_sub(hash_register(entry.tenant, &entry.key, &entry.value));
+                gone += 1;
+            }
+            !goes
+        });
+        self.digest = digest;
+        self.tombstones_count -= gone;
+    }
+
     pub(crate) fn write(&mut self, write: &Write<'_>, dot: Dot<LogName>, logs: &Logs) {
         let CellName { tenant, kind, key } = write.cell;
         let (before, after) = match kind {
@@ -193,9 +248,12 @@ impl Cells {
                 let make = || Register::new(write.stamp, write.value, write.expires_at, dot);
                 let (register, is_new) = self.registers.get_or_insert(tenant, key, make);
                 let before = if is_new { 0 } else { hash_register(tenant, key, register) };
+                let was_tombstone = !is_new && register.value().is_none();
                 if !is_new {
                     register.write(write.stamp, write.value, write.expires_at, dot);
                 }
+                self.tombstones_count += usize::from(register.value().is_none());
+                self.tombstones_count -= usize::from(was_tombstone);
                 (before, hash_register(tenant, key, register))
             }
         };
@@ -220,6 +278,7 @@ impl Cells {
             }
         }
         self.digest = digest;
+        self.conditionals.fold(sealed.1, into.1);
     }
 
     pub(crate) fn dump(&self, logs: &Logs) -> Vec<CellState> {
@@ -245,8 +304,8 @@ impl Cells {
         cells
     }
 
-    pub(crate) fn restore(cells: &[CellState], logs: &mut Logs) -> Self {
-        let mut out = Self::default();
+    pub(crate) fn restore(cells: &[CellState], conditionals: Conditionals, logs: &mut Logs) -> Self {
+        let mut out = Self { conditionals, ..Self::default() };
         for cell in cells {
             let (tenant, key) = (TenantId(cell.tenant), cell.key.as_slice());
             let hash = match &cell.content {
@@ -263,6 +322,7 @@ impl Cells {
                     let dot = Dot { log: (dot.region, dot.epoch), seq: dot.end };
                     let make = || Register::new(*stamp, value.as_deref(), *expires_at, dot);
                     let (register, _) = out.registers.get_or_insert(tenant, key, make);
+                    out.tombstones_count += usize::from(register.value().is_none());
                     hash_register(tenant, key, register)
                 }
             };

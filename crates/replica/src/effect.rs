@@ -1,5 +1,6 @@
 //! What a shard wants done, in order: the shell does it and decides nothing.
 
+use smallvec::SmallVec;
 use tombolo_causality::{LogId, RegionId, Seq, Stamp, VersionVector};
 use tombolo_codec::{Batch, PeerMessage, Position, ReadValue, Reject};
 
@@ -8,14 +9,29 @@ use crate::input::{Link, Ticket, WritePart};
 /// What a write came to in this shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// The log position it reached; none if there was nothing to log and nothing was ever logged.
-    pub position: Option<Position>,
+    /// The log positions that hold it: one, but for a replay of which only several logs together are known to; none if
+    /// there was nothing to log and nothing was ever logged.
+    pub positions: SmallVec<[Position; 1]>,
     /// Whether all of it had been logged before.
     pub replayed: bool,
+    /// Whether it was logged by a region that is not its session's authority: its number is not settled yet.
+    pub conditional: bool,
     /// The stamp of each op that fixed one.
     pub stamps: Vec<Option<Stamp>>,
     /// For adds, the counter's value after the op, if asked for; for deletes 1 if something visible went, else 0.
     pub values: Vec<Option<i128>>,
+}
+
+impl Outcome {
+    /// Of ops that had been logged before: their stamps and values are not kept.
+    pub(crate) fn replayed(
+        positions: impl IntoIterator<Item = Position>,
+        conditional: bool,
+        ops_count: usize,
+    ) -> Self {
+        let (stamps, values) = (vec![None; ops_count], vec![None; ops_count]);
+        Self { positions: positions.into_iter().collect(), replayed: true, conditional, stamps, values }
+    }
 }
 
 /// The answer to a ticket.

@@ -22,6 +22,7 @@ impl Replica {
             peer.epoch = Some(epoch);
             peer.applied = VersionVector::new();
             self.void(region);
+            self.stability.void(region);
         }
         self.peers.forget_source(region);
         self.replan();

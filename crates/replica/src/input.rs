@@ -36,6 +36,23 @@ pub struct Options {
     pub drift_ms_max: u64,
     /// Most numbers a session may hold above its settled mark.
     pub session_numbers_max: usize,
+    /// For how long anything may be sent again, in milliseconds; see [`Options::window_start`].
+    pub window_ms: u64,
+}
+
+impl Options {
+    /// What was opened or stamped before this is refused at the doors.
+    #[must_use]
+    pub fn window_start(&self, wall: Time) -> Time {
+        wall.minus_ms(self.window_ms)
+    }
+
+    /// What was opened or stamped before this is refused at every door in the cluster, by any clock within the bound:
+    /// a copy may have been admitted two bounds ahead of one clock, and another clock may lie one bound behind.
+    #[must_use]
+    pub fn forgettable(&self, wall: Time) -> Time {
+        self.window_start(wall).minus_ms(self.drift_ms_max.saturating_mul(3))
+    }
 }
 
 /// The moment an input is handled.
@@ -216,6 +233,32 @@ pub enum Input {
         /// In order.
         batches: Vec<Batch>,
     },
+    /// A peer asks whether its log is applied here through a batch, because nothing in that can be sent again.
+    StableAsked {
+        /// The peer.
+        from: RegionId,
+        /// The connection.
+        link: Link,
+        /// Its log.
+        log: LogId,
+        /// Through which batch.
+        through: Seq,
+    },
+    /// A whole peer says that it is.
+    StableAnswered {
+        /// The peer.
+        from: RegionId,
+        /// The connection.
+        link: Link,
+        /// This region's log.
+        log: LogId,
+        /// Through which batch.
+        through: Seq,
+        /// How far the peer may have written its own log.
+        own: Position,
+    },
+    /// Look after sessions that have expired and garbage; to be told every second or so.
+    Tick,
     /// Stop or resume applying what a region wrote.
     PauseApply {
         /// The region.

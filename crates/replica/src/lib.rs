@@ -2,15 +2,18 @@
 //!
 //! [`Replica`] is a state machine: [`Input`]s go in, [`Effect`]s come out. It reads no clock, draws no chance, touches
 //! no file, socket or thread, so that one seed replays a whole cluster. Start with [`Replica`] in `replica.rs`; its
-//! steps stand in `writing.rs`, `applying.rs`, `exchange.rs`, `whole.rs` and `barrier.rs`. `state.rs` is what the vector
-//! stands for, `admission.rs` what may enter the log.
+//! steps stand in `writing.rs`, `applying.rs`, `exchange.rs`, `whole.rs`, `stability.rs` and `barrier.rs`. `state.rs` is what the vector
+//! stands for, `admission.rs` what may enter the log, `authority.rs` who logs a session's request, and as what.
 
 mod admission;
 mod applying;
+mod authority;
 mod barrier;
 mod cells;
+mod conditionals;
 mod effect;
 mod exchange;
+mod garbage;
 mod input;
 mod intake;
 mod logs;
@@ -19,6 +22,7 @@ mod progress;
 mod replica;
 mod report;
 mod sessions;
+mod stability;
 mod state;
 mod whole;
 mod writer;

@@ -13,8 +13,10 @@ use crate::input::{Input, Now, Options, Ticket};
 use crate::intake::{Intake, Receipt};
 use crate::peers::Peers;
 use crate::progress::Progress;
+use crate::stability::Stability;
 use crate::state::State;
 use crate::writer::Writer;
+use crate::writing::as_known;
 
 /// What keeps this region's own log from being written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +44,10 @@ pub struct Replica {
     pub(crate) is_whole: bool,
     pub(crate) is_started: bool,
     pub(crate) is_sealing: bool,
+    /// Whether conditionals wait for room to be absorbed.
+    pub(crate) is_absorbing: bool,
+    pub(crate) started_ms: u64,
+    pub(crate) stability: Stability,
     pub(crate) effects: VecDeque<Effect>,
 }
 
@@ -65,6 +71,9 @@ impl Replica {
             is_whole: false,
             is_started: false,
             is_sealing: false,
+            is_absorbing: false,
+            started_ms: 0,
+            stability: Stability::default(),
             effects: VecDeque::new(),
             state,
             options,
@@ -103,7 +112,9 @@ impl Replica {
     /// Begins the life of this epoch, after replay. A region without peers is whole at once.
     pub fn start(&mut self, now: Now) {
         self.is_started = true;
+        self.started_ms = now.monotonic_ms;
         self.check_whole(now);
+        self.absorb_all(now);
     }
 
     /// The next thing to do.
@@ -142,7 +153,8 @@ impl Replica {
         match input {
             Input::Check { ticket, part } => {
                 let result = self.check_only(&part, now);
-                self.answer(ticket, Answer::Checked(result.map(|()| part)));
+                let checked = result.map_err(|reject| as_known(&part, reject)).map(|()| part);
+                self.answer(ticket, Answer::Checked(checked));
             }
             Input::Write { ticket, part } => self.write(ticket, &part, now),
             Input::Read { ticket, tenant, keys, after } => {
@@ -174,6 +186,11 @@ impl Replica {
             Input::Loaded { peer, link, log, batches } => {
                 self.loaded(peer, link, (log.region, log.epoch), &batches);
             }
+            Input::StableAsked { from, link, log, through } => self.stable_asked(from, link, log, through),
+            Input::StableAnswered { from, link, log, through, own } => {
+                self.stable_answered(from, link, (log, through), own);
+            }
+            Input::Tick => self.tick(now),
             Input::PauseApply { peer, is_paused } => self.pause(peer, is_paused, now),
             Input::ClockAhead { is_ahead } => self.is_clock_ahead = is_ahead,
         }

@@ -32,6 +32,10 @@ pub struct Report {
     pub cells_count: usize,
     /// Sessions held.
     pub sessions_count: usize,
+    /// Conditional requests that their authority has not covered.
+    pub conditionals_count: usize,
+    /// Deleted registers that are still remembered.
+    pub tombstones_count: usize,
     /// Whether it has caught up with all that any member held when the process started.
     pub is_whole: bool,
     /// Whom it waits for to be whole.
@@ -70,6 +74,8 @@ impl Replica {
             durable: self.writer.durable(),
             cells_count: self.state.cells.len(),
             sessions_count: self.state.sessions.len(),
+            conditionals_count: self.state.cells.conditionals.len(),
+            tombstones_count: self.state.cells.tombstones_count(),
             is_whole: self.is_whole,
             waiting_for: if self.is_whole { Vec::new() } else { self.waiting_for() },
             halted: self.intake.halted().map(|(name, why)| (name, why.to_owned())).collect(),

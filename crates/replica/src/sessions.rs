@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use hashbrown::HashMap;
-use tombolo_causality::SessionId;
+use tombolo_causality::{RegionId, SessionId, Time};
 use tombolo_codec::PayloadDigest;
 use tombolo_codec::checkpoint::{NumberState, SessionState};
 use tombolo_codec::records::SessionOp;
@@ -98,10 +98,42 @@ impl Sessions {
         if op.number < session.mark {
             return;
         }
-        if let Err(at) = session.numbers.binary_search_by_key(&op.number, |&(known, _)| known) {
-            session.numbers.insert(at, (op.number, op.digest));
-            self.digest = self.digest.wrapping_add(hash_number(&op.session, op.number, &op.digest));
+        match session.numbers.binary_search_by_key(&op.number, |&(known, _)| known) {
+            Err(at) => session.numbers.insert(at, (op.number, op.digest)),
+            // Only an authority logs, and no two are one at a time; should that ever fail, all regions still agree.
+            Ok(at) if op.digest < session.numbers[at].1 => {
+                let known = std::mem::replace(&mut session.numbers[at].1, op.digest);
+                self.digest = self.digest.wrapping_sub(hash_number(&op.session, op.number, &known));
+            }
+            Ok(_) => return,
         }
+        self.digest = self.digest.wrapping_add(hash_number(&op.session, op.number, &op.digest));
+    }
+
+    /// Whether a number is below the session's settled mark, or logged.
+    pub(crate) fn is_covered(&self, id: &SessionId, number: u64) -> bool {
+        self.known(id, number) != Known::New
+    }
+
+    /// Whether any session of a home was opened before a time. Cost: one pass over the sessions.
+    pub(crate) fn has_any_before(&self, home: RegionId, before: Time) -> bool {
+        self.sessions.keys().any(|id| id.home == home && id.opened < before)
+    }
+
+    /// Drops the sessions of a home opened before a time. Cost: one pass over the sessions.
+    pub(crate) fn forget(&mut self, home: RegionId, before: Time) {
+        let mut digest = self.digest;
+        self.sessions.retain(|id, session| {
+            let goes = id.home == home && id.opened < before;
+            if goes {
+                digest = digest.wrapping_sub(hash_mark(id, session.mark));
+                for (number, payload) in &session.numbers {
+                    digest = digest.wrapping_sub(hash_number(id, *number, payload));
+                }
+            }
+            !goes
+        });
+        self.digest = digest;
     }
 
     /// Raises a session's settled mark; numbers below it are forgotten, as they can only be stale.

@@ -5,10 +5,13 @@
 
 use tombolo_causality::Time;
 use tombolo_codec::checkpoint::Checkpoint;
+use tombolo_codec::records::{Conditional, SessionOp};
 use tombolo_codec::{Batch, Digest};
 use tombolo_crdt::Dot;
 
 use crate::cells::Cells;
+use crate::conditionals::Conditionals;
+use crate::garbage::{Garbage, Reached};
 use crate::logs::{LogName, Logs};
 use crate::sessions::Sessions;
 
@@ -33,32 +36,21 @@ pub(crate) enum ApplyError {
         /// What is applied.
         held: tombolo_causality::Seq,
     },
-    /// It holds records that this build cannot apply; skipping them would break C2.
-    #[error("holds {0} records, which this version cannot apply; upgrade this daemon")]
-    Unsupported(&'static str),
 }
 
-/// Cells, sessions and the vector they stand for.
+/// Cells, sessions, floors and the vector they stand for.
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) logs: Logs,
     pub(crate) cells: Cells,
     pub(crate) sessions: Sessions,
+    pub(crate) garbage: Garbage,
 }
 
 impl State {
     /// Whether the next batch of its log can be applied.
     fn check(&self, batch: &Batch) -> Result<(), ApplyError> {
         let records = batch.records();
-        if records.conditionals().next().is_some() {
-            return Err(ApplyError::Unsupported("conditional"));
-        }
-        if records.expires().next().is_some() {
-            return Err(ApplyError::Unsupported("expiry"));
-        }
-        if records.stables().next().is_some() {
-            return Err(ApplyError::Unsupported("stability"));
-        }
         for seal in records.seals() {
             let log = (seal.region, seal.epoch);
             let held = self.logs.held(log);
@@ -67,6 +59,9 @@ impl State {
             }
             if held > seal.end {
                 return Err(ApplyError::BeyondEnd { log, end: seal.end, held });
+            }
+            if let Some((log, end)) = self.garbage.waits_for(log, &self.logs) {
+                return Err(ApplyError::WaitsFor { log, end });
             }
         }
         Ok(())
@@ -94,43 +89,88 @@ impl State {
         for write in records.writes() {
             self.cells.write(&write, dot, &self.logs);
         }
-        for op in records.ops() {
+        for op in records.ops().filter(|op| !self.garbage.is_forgotten(&op.session)) {
+            self.cells.conditionals.cover(&op.session, op.number);
             self.sessions.log(&op);
         }
-        for (session, mark) in records.marks() {
+        for (session, mark) in records.marks().filter(|(session, _)| !self.garbage.is_forgotten(session)) {
+            self.cells.conditionals.cover_below(&session, mark);
             self.sessions.mark(session, mark);
+        }
+        for conditional in records.conditionals() {
+            self.condition(&conditional, dot);
         }
         for seal in records.seals() {
             let sealed = (seal.region, seal.epoch);
             let sealed_index = self.logs.index(sealed);
             self.cells.fold((sealed_index, sealed), (log, dot), &self.logs);
+            self.garbage.fold(sealed, dot);
             self.logs.seal(seal, name, header.seq);
+        }
+        for expire in records.expires() {
+            self.garbage.expire(expire, dot);
+        }
+        for stable in records.stables() {
+            self.garbage.stable(stable, dot);
+        }
+        while let Some(reached) = self.garbage.take_reached(&self.logs) {
+            self.let_go(&reached);
         }
         Ok(())
     }
 
+    fn condition(&mut self, conditional: &Conditional<'_>, dot: Dot<LogName>) {
+        for &(cell, generation, _) in &conditional.adds {
+            self.cells.enter(cell, generation, &self.logs);
+        }
+        let SessionOp { session, number, .. } = conditional.op;
+        if !self.garbage.is_forgotten(&session) && !self.sessions.is_covered(&session, number) {
+            self.cells.conditionals.insert(conditional, dot);
+        }
+    }
+
+    fn let_go(&mut self, reached: &Reached) {
+        self.cells.drop_tombstones(reached.log, reached.through);
+        for &(home, before) in &reached.forgotten {
+            self.sessions.forget(home, before);
+            self.cells.conditionals.forget(home, before);
+        }
+    }
+
     /// The canonical digest of the cells and sessions.
     pub(crate) fn digest(&self) -> Digest {
-        Digest::of(&[&self.cells.digest().to_le_bytes(), &self.sessions.digest().to_le_bytes()])
+        Digest::of(&[
+            &self.cells.digest().to_le_bytes(),
+            &self.sessions.digest().to_le_bytes(),
+            &self.garbage.digest().to_le_bytes(),
+        ])
     }
 
     /// All of it, as a checkpoint holds it.
     pub(crate) fn dump(&self, clock: Time) -> Checkpoint {
+        let (floors, forgotten, stables) = self.garbage.dump();
         Checkpoint {
             clock,
             logs: self.logs.ends(),
             sealed: self.logs.sealed_logs(),
             cells: self.cells.dump(&self.logs),
             sessions: self.sessions.dump(),
-            conditionals: Vec::new(),
-            floors: Vec::new(),
+            conditionals: self.cells.conditionals.dump(),
+            floors,
+            forgotten,
+            stables,
         }
     }
 
     /// From a checkpoint.
     pub(crate) fn restore(checkpoint: &Checkpoint) -> Self {
         let mut logs = Logs::restore(&checkpoint.logs, &checkpoint.sealed);
-        let cells = Cells::restore(&checkpoint.cells, &mut logs);
-        Self { logs, cells, sessions: Sessions::restore(&checkpoint.sessions) }
+        let conditionals = Conditionals::restore(&checkpoint.conditionals);
+        Self {
+            cells: Cells::restore(&checkpoint.cells, conditionals, &mut logs),
+            sessions: Sessions::restore(&checkpoint.sessions),
+            garbage: Garbage::restore(&checkpoint.floors, &checkpoint.forgotten, &checkpoint.stables),
+            logs,
+        }
     }
 }

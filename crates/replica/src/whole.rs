@@ -45,6 +45,7 @@ impl Replica {
         if earlier.is_empty() {
             self.is_whole = true;
             self.effects.push_back(Effect::BecameWhole);
+            self.absorb_all(now);
         } else if !self.is_sealing && self.storage == Storage::Good {
             self.is_sealing = true;
             for ((region, epoch), end) in earlier {

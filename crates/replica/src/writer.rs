@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use hashbrown::HashMap;
 use tombolo_causality::{ClusterId, LogId, Seq, SessionId, ShardId, Stamp, Time};
 use tombolo_codec::batch::Place;
+use tombolo_codec::records::SessionOp;
 use tombolo_codec::{Batch, CellName, Digest, Kind, PayloadDigest, RecordsBuilder, limits};
 
 use crate::effect::Outcome;
@@ -29,6 +30,14 @@ const RECENT_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 pub(crate) struct Pending {
     pub(crate) ticket: Ticket,
     pub(crate) outcome: Outcome,
+}
+
+/// A number that is logged in a batch that waits for its sync.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StagedNumber {
+    pub(crate) digest: PayloadDigest,
+    pub(crate) seq: Seq,
+    pub(crate) is_conditional: bool,
 }
 
 #[derive(Debug)]
@@ -56,7 +65,7 @@ pub(crate) struct Writer {
     /// Time from one batch to the next, learned from how many callers the last ones gathered; in milliseconds.
     pace_ms: u64,
     closed_at_ms: u64,
-    staged_numbers: HashMap<(SessionId, u64), (PayloadDigest, Seq), foldhash::fast::FixedState>,
+    staged_numbers: HashMap<(SessionId, u64), StagedNumber, foldhash::fast::FixedState>,
     counter_deletes_count: usize,
     has_large_adds: bool,
     recent: VecDeque<Batch>,
@@ -101,6 +110,11 @@ impl Writer {
     /// The seq that the open batch will have.
     pub(crate) fn next(&self) -> Seq {
         self.next
+    }
+
+    /// The end of all that was admitted so far, closed or not.
+    pub(crate) fn admitted(&self) -> Seq {
+        if self.open.is_empty() { self.staged() } else { self.next }
     }
 
     /// The highest seq a peer may come to hear of.
@@ -162,14 +176,16 @@ impl Writer {
         self.counter_deletes_count += 1;
     }
 
-    /// The payload digest and batch of a number that is staged.
-    pub(crate) fn staged_number(&self, session: SessionId, number: u64) -> Option<(PayloadDigest, Seq)> {
+    /// A number that is staged.
+    pub(crate) fn staged_number(&self, session: SessionId, number: u64) -> Option<StagedNumber> {
         self.staged_numbers.get(&(session, number)).copied()
     }
 
-    pub(crate) fn note_number(&mut self, session: SessionId, number: u64, digest: PayloadDigest) {
-        self.staged_numbers.insert((session, number), (digest, self.next));
-        self.numbers.push((session, number));
+    /// The open batch logs a number. One that was staged as conditional may be logged once more, by the authority.
+    pub(crate) fn note_number(&mut self, op: &SessionOp, is_conditional: bool) {
+        let staged = StagedNumber { digest: op.digest, seq: self.next, is_conditional };
+        self.staged_numbers.insert((op.session, op.number), staged);
+        self.numbers.push((op.session, op.number));
     }
 
     /// Answers a caller with the batch that holds its ops, the open one or one that waits for its sync.
@@ -252,7 +268,9 @@ impl Writer {
         let InFlight { batch, records, pending, numbers, .. } = self.in_flight.pop_front()?;
         self.durable = seq;
         for number in numbers {
-            self.staged_numbers.remove(&number);
+            if self.staged_numbers.get(&number).is_some_and(|staged| staged.seq <= seq) {
+                self.staged_numbers.remove(&number);
+            }
         }
         self.counter_deletes_count -= records.counter_deletes_count();
         self.recent_bytes += batch.bytes().len();

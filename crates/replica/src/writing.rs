@@ -1,16 +1,24 @@
 //! Writes: is it known already, may this region log it, then staged into the open batch or answered at once.
 
+use smallvec::SmallVec;
 use tombolo_causality::Seq;
-use tombolo_codec::records::{SessionOp, Write as WriteRecord};
+use tombolo_codec::records::{Conditional, SessionOp, Write as WriteRecord};
 use tombolo_codec::{CellName, Kind, Position, Reject, RejectCode, SessionPart};
 
 use crate::admission::{Admission, Admitted, Step, is_large};
+use crate::authority::Duty;
 use crate::effect::{Answer, Outcome};
 use crate::input::{Now, Ticket, WritePart};
-use crate::logs::log_id;
+use crate::logs::{LogName, log_id};
 use crate::replica::{Replica, Storage};
-use crate::sessions::Known;
 use crate::writer::Pending;
+
+/// A refusal as its caller may take it: an earlier attempt may have been logged elsewhere, so of a retry it is not known
+/// that nothing was applied. Only that other ops hold its number is certain.
+pub(crate) fn as_known(part: &WritePart, reject: Reject) -> Reject {
+    let may_be_logged = part.retry && part.session.is_some() && reject.code != RejectCode::Conflict;
+    if may_be_logged { reject.unknown() } else { reject }
+}
 
 impl Replica {
     pub(crate) fn check_failed(&self) -> Result<(), Reject> {
@@ -35,71 +43,12 @@ impl Replica {
         }
     }
 
-    /// Whether this region may log ops of a session now, and what is known of the number.
-    ///
-    /// What was sent before may have been logged at home, and answered before its number was settled: of a retry it is
-    /// not known that nothing was applied.
-    pub(crate) fn check_session(&self, session: &SessionPart, is_retry: bool) -> Result<Known, Reject> {
-        let refuse = |reject: Reject| Err(if is_retry { reject.unknown() } else { reject });
-        let id = &session.id;
-        if id.home != self.options.region {
-            return refuse(Reject::new(
-                RejectCode::NotAuthority,
-                format!("region {} is the home of this session; send it there", id.home),
-            ));
-        }
-        let known = match self.state.sessions.known(id, session.number) {
-            Known::New => match self.writer.staged_number(*id, session.number) {
-                Some((digest, _)) => Known::Logged(digest),
-                None => Known::New,
-            },
-            known => known,
-        };
-        match known {
-            Known::Settled => Err(Reject::new(
-                RejectCode::Stale,
-                format!(
-                    "number {} lies below the session's settled mark; it may have counted",
-                    session.number
-                ),
-            )
-            .unknown()),
-            Known::Logged(digest) if digest != session.digest => Err(Reject::new(
-                RejectCode::Conflict,
-                format!("number {} was used before, with other ops", session.number),
-            )),
-            Known::Logged(_) => Ok(known),
-            Known::New if id.epoch != self.options.epoch && !self.is_whole => Err(Self::not_whole()),
-            // Only the epoch that opened a session moves its mark.
-            Known::New if self.is_session_full(session) && id.epoch != self.options.epoch => {
-                let text = "this session was opened before the region restarted and takes no more numbers; open a new one";
-                Err(Reject::new(RejectCode::SessionFull, text))
-            }
-            Known::New if self.is_session_full(session) => Err(Reject::new(
-                RejectCode::SessionFull,
-                "too many numbers above the settled mark; raise `settled` first",
-            )
-            .retry_after_ms(10)),
-            Known::New => Ok(known),
-        }
-    }
-
-    pub(crate) fn is_session_full(&self, session: &SessionPart) -> bool {
-        // The mark that the request itself records counts: it is what makes room.
-        let settled =
-            if session.id.epoch == self.options.epoch { session.settled.min(session.number) } else { 0 };
-        let numbers_max = self.options.session_numbers_max;
-        self.state.sessions.is_full(&session.id, session.number, settled, numbers_max)
-    }
-
-    /// An earlier attempt may have been logged by an earlier incarnation: it is not known that nothing was applied.
-    pub(crate) fn not_whole() -> Reject {
-        let text = "this region restarted and has not yet heard from every other whether it knows this op; \
-                    send it again under the same number";
-        Reject::new(RejectCode::NotWhole, text).unknown().retry_after_ms(100)
-    }
-
-    pub(crate) fn admit(&mut self, part: &WritePart, now: Now) -> Result<Vec<Admitted>, Reject> {
+    pub(crate) fn admit(
+        &mut self,
+        part: &WritePart,
+        is_authority: bool,
+        now: Now,
+    ) -> Result<Vec<Admitted>, Reject> {
         let far_future_after = self.clock.check(part.after, now.wall).is_err();
         if far_future_after {
             let text = "a token's stamp lies beyond the drift bound and was ignored".to_owned();
@@ -113,24 +62,28 @@ impl Replica {
             wall: now.wall,
             is_clock_ahead: self.is_clock_ahead,
             far_future_after,
+            window_start: self.options.window_start(now.wall),
+            is_authority,
         };
         admission.admit(part)
     }
 
     pub(crate) fn check_only(&mut self, part: &WritePart, now: Now) -> Result<(), Reject> {
-        if let Some(session) = &part.session
-            && let Known::Logged(_) = self.check_session(session, part.retry)?
-        {
-            return self.replay_answer(part, session).map(|_| ());
+        let duty = self.duty(part, now)?;
+        if let (Some(session), Duty::Replay { log, is_conditional }) = (&part.session, duty) {
+            return self.replay_answer(part, session, log, is_conditional).map(|_| ());
         }
         self.check_storage()?;
-        self.admit(part, now).map(|_| ())
+        if matches!(duty, Duty::Absorb) {
+            return Ok(());
+        }
+        self.admit(part, matches!(duty, Duty::Log), now).map(|_| ())
     }
 
     pub(crate) fn write(&mut self, ticket: Ticket, part: &WritePart, now: Now) {
         match self.try_write(part, now) {
             Ok((seq, outcome)) => self.answer_at(seq, ticket, outcome),
-            Err(reject) => self.answer(ticket, Answer::Written(Err(reject))),
+            Err(reject) => self.answer(ticket, Answer::Written(Err(as_known(part, reject)))),
         }
     }
 
@@ -145,44 +98,62 @@ impl Replica {
 
     pub(crate) fn try_write(&mut self, part: &WritePart, now: Now) -> Result<(Seq, Outcome), Reject> {
         let own = self.writer.log();
-        if let Some(session) = &part.session
-            && let Known::Logged(_) = self.check_session(session, part.retry)?
-        {
-            return self.replay_answer(part, session);
+        let duty = self.duty(part, now)?;
+        if let (Some(session), Duty::Replay { log, is_conditional }) = (&part.session, duty) {
+            return self.replay_answer(part, session, log, is_conditional);
         }
         self.check_storage()?;
-        let admitted = self.admit(part, now)?;
+        let count = part.ops.len();
+        if let (Some(session), Duty::Absorb) = (&part.session, duty) {
+            let seq = self.absorb(session.id, session.number);
+            return Ok((seq, Outcome::replayed([Position { log: own, seq }], false, count)));
+        }
+        let is_authority = matches!(duty, Duty::Log);
+        let admitted = self.admit(part, is_authority, now)?;
         let seq = self.writer.next();
         let mut outcome = Outcome {
-            position: None,
+            positions: SmallVec::new(),
             replayed: false,
-            stamps: Vec::with_capacity(admitted.len()),
-            values: Vec::with_capacity(admitted.len()),
+            conditional: !is_authority,
+            stamps: Vec::with_capacity(count),
+            values: Vec::with_capacity(count),
         };
+        let mut conditional_adds = Vec::new();
         for (op, admitted) in part.ops.iter().zip(&admitted) {
             for step in &admitted.steps {
-                self.stage(part, &op.key, step);
+                match *step {
+                    Step::Add { generation, delta } if !is_authority => {
+                        let cell = CellName { tenant: part.tenant, kind: Kind::Counter, key: &op.key };
+                        conditional_adds.push((cell, generation, delta));
+                    }
+                    _ => self.stage(part, &op.key, step),
+                }
             }
             outcome.stamps.push(admitted.stamp);
             outcome.values.push(admitted.value);
         }
         if let Some(session) = &part.session {
             let op = SessionOp { session: session.id, number: session.number, digest: session.digest };
-            self.writer.open().op(op);
-            self.writer.note_number(session.id, session.number, session.digest);
-            // A later epoch must not move marks: it may not know what its predecessor answered (F9c).
-            if session.id.epoch == self.options.epoch && session.settled > 0 {
-                let settled = session.settled.min(session.number);
-                self.writer.open().mark(session.id, settled);
+            if is_authority {
+                self.writer.open().op(op);
+                self.writer.note_number(&op, false);
+                self.record_mark(session);
+            } else if !conditional_adds.is_empty() {
+                // Sets and deletes carry their stamp: a copy more of them changes nothing and needs no record.
+                if conditional_adds.iter().any(|&(_, _, delta)| is_large(delta)) {
+                    self.writer.note_large_add();
+                }
+                self.writer.open().conditional(&Conditional { op, adds: conditional_adds });
+                self.writer.note_number(&op, true);
             }
         }
         if self.writer.open().is_empty() {
             // Nothing to log: a delete of what is not there.
             let end = self.state.logs.end(self.writer.name());
-            outcome.position = (end > Seq::ZERO).then_some(Position { log: own, seq: end });
+            outcome.positions.extend((end > Seq::ZERO).then_some(Position { log: own, seq: end }));
             return Ok((end.min(self.writer.durable()), outcome));
         }
-        outcome.position = Some(Position { log: own, seq });
+        outcome.positions.push(Position { log: own, seq });
         Ok((seq, outcome))
     }
 
@@ -192,30 +163,33 @@ impl Replica {
         &self,
         part: &WritePart,
         session: &SessionPart,
+        log: Option<LogName>,
+        is_conditional: bool,
     ) -> Result<(Seq, Outcome), Reject> {
         let count = part.ops.len();
-        let answer = |name, seq| {
-            let position = Some(Position { log: log_id(self.options.shard, name), seq });
-            Outcome { position, replayed: true, stamps: vec![None; count], values: vec![None; count] }
-        };
-        if let Some((_, seq)) = self.writer.staged_number(session.id, session.number) {
+        let at = |name, seq| Position { log: log_id(self.options.shard, name), seq };
+        if let Some(staged) = self.writer.staged_number(session.id, session.number) {
             // What was handed to a disk that then failed is never answered by it.
             self.check_failed().map_err(Reject::unknown)?;
-            return Ok((seq, answer(self.writer.name(), seq)));
+            let position = at(self.writer.name(), staged.seq);
+            return Ok((staged.seq, Outcome::replayed([position], is_conditional, count)));
         }
-        // A session's ops lie in the log of its epoch, or in one that took that over before it logged more of them.
+        let logs = log.map_or_else(|| self.logs_of(session), |name| vec![name]);
+        let ends = logs.into_iter().map(|name| at(name, self.state.logs.end(name)));
+        Ok((Seq::ZERO, Outcome::replayed(ends, is_conditional, count)))
+    }
+
+    /// The logs of which one holds a session's numbers.
+    fn logs_of(&self, session: &SessionPart) -> Vec<LogName> {
+        // That of its epoch, or one that took that over before it logged more.
         let opened = (session.id.home, session.id.epoch);
         let (name, _) = self.state.logs.resolve(opened, Seq::ZERO).expect("no log ends before its start");
-        let end = self.state.logs.end(name);
-        match end {
-            // Its epoch left no log, so nothing tells which later one holds the op until this one has sealed them all.
-            Seq::ZERO if self.is_whole => {
-                let own = self.writer.name();
-                Ok((Seq::ZERO, answer(own, self.state.logs.end(own))))
-            }
-            Seq::ZERO => Err(Self::not_whole()),
-            end => Ok((Seq::ZERO, answer(name, end))),
+        if self.state.logs.end(name) > Seq::ZERO {
+            return vec![name];
         }
+        // Its epoch left no log here: a later one of its home holds the number.
+        let standing = self.state.logs.vector().iter().map(|(name, _)| name);
+        standing.filter(|name| name.0 == session.id.home).collect()
     }
 
     pub(crate) fn stage(&mut self, part: &WritePart, key: &[u8], step: &Step) {

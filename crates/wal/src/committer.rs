@@ -59,13 +59,13 @@ pub struct CommitterSettings {
 }
 
 impl CommitterSettings {
-    /// Four threads, 4,096 batches and 256 MiB per inbox, groups of 64 MiB.
+    /// One thread, as one sync covers all logs, 4,096 batches and 256 MiB per inbox, groups of 64 MiB.
     #[must_use]
     pub const fn new(wal: WalSettings, durability: Durability) -> Self {
         Self {
             wal,
             durability,
-            threads_count: 4,
+            threads_count: 1,
             inbox_count_max: 4_096,
             inbox_bytes_max: 256 * 1_024 * 1_024,
             group_bytes_max: 64 * 1_024 * 1_024,
@@ -173,9 +173,10 @@ struct View {
 type Views = Arc<Mutex<BTreeMap<LogId, View>>>;
 
 impl Committer {
-    /// Starts the threads; `on_event` is called on them and must not wait.
+    /// Starts the threads; `on_event` is called on them and must not wait. The commit journals must have been
+    /// [redone](crate::redo()) before the stores were opened.
     ///
-    /// Errors: [`DiskError::Io`] if the system gives no thread.
+    /// Errors: [`DiskError::Io`] if the system gives no thread; those of [`GroupCommit::open`].
     pub fn start<D>(
         disk: D,
         stores: Vec<Store<D>>,
@@ -207,7 +208,7 @@ impl Committer {
         for (number, part) in parts.into_iter().enumerate() {
             let thread = CommitThread {
                 inbox: Arc::clone(&committer.commits[number]),
-                group: GroupCommit::new(part),
+                group: GroupCommit::open(&disk, settings.wal, number, part)?,
                 settings,
                 on_event: Arc::clone(&on_event),
                 views: Arc::clone(&views),
@@ -340,6 +341,8 @@ impl<D: Disk + Clone> CommitThread<D> {
             if is_over {
                 self.group.give_up(&mut |event| (self.on_event)(event));
                 self.sync();
+                // Nothing is lost if it fails: the next start redoes the journal.
+                let _ = self.group.close();
                 return;
             }
             self.sync_if_due();
@@ -390,7 +393,7 @@ impl<D: Disk + Clone> CommitThread<D> {
         }
         let mut events = Vec::new();
         let started = Instant::now();
-        let SyncedGroup { logs_count, batches_count, bytes_count } =
+        let SyncedGroup { syncs_count, logs_count, batches_count, bytes_count } =
             self.group.sync(&mut |event| events.push(event));
         let took = started.elapsed();
         for event in &events {
@@ -400,7 +403,25 @@ impl<D: Disk + Clone> CommitThread<D> {
         }
         // Readers see what is durable before anybody is told that it is.
         events.into_iter().for_each(|event| (self.on_event)(event));
-        (self.on_event)(CommitEvent::Synced { took, logs_count, batches_count, bytes_count });
+        (self.on_event)(CommitEvent::Synced { took, syncs_count, logs_count, batches_count, bytes_count });
+        self.settle();
+    }
+
+    /// Syncs what is due of the segments, after everybody has been told of the group.
+    fn settle(&mut self) {
+        let started = Instant::now();
+        let syncs_count = self.group.settle();
+        if syncs_count > 0 {
+            let took = started.elapsed();
+            let (logs_count, batches_count, bytes_count) = (0, 0, 0);
+            (self.on_event)(CommitEvent::Synced {
+                took,
+                syncs_count,
+                logs_count,
+                batches_count,
+                bytes_count,
+            });
+        }
     }
 
     fn publish(&self, log: LogId) {

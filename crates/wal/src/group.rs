@@ -3,7 +3,11 @@
 //! The scheme for a full disk (W6): the first batch that does not fit stalls its log ([`CommitEvent::Stalled`], once).
 //! It and every later batch of that log wait in order, are tried again at each [`GroupCommit::retry`], and once all of
 //! them fit the log has resumed ([`CommitEvent::Resumed`]). Nothing handed over is dropped: each batch ends as durable
-//! or as failed. How many wait is for the caller to bound, by what it hands over. Never reads a clock.
+//! or as failed. How many wait is for the caller to bound, by what it hands over.
+//!
+//! With a [journal](GroupCommit::open) one sync covers the group, and the segments it touched are synced later, a few
+//! after each group ([`GroupCommit::settle`]). Any sync that fails then closes all logs of the thread for writing: what
+//! the journal holds may not be overwritten any more (W5). Never reads a clock.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -13,6 +17,9 @@ use tombolo_codec::Batch;
 
 use crate::disk::Disk;
 use crate::error::WalError;
+use crate::journal::Journal;
+use crate::journal::format::Entry;
+use crate::log::WalSettings;
 use crate::store::Store;
 
 /// What happened to batches handed over.
@@ -59,7 +66,9 @@ pub enum CommitEvent {
     Synced {
         /// How long the syncs took.
         took: Duration,
-        /// Of how many logs.
+        /// How many syncs of a file that was.
+        syncs_count: usize,
+        /// How many logs they made durable; none where only segments were synced whose journal is to be reused.
         logs_count: usize,
         /// How many batches they covered.
         batches_count: u64,
@@ -71,6 +80,8 @@ pub enum CommitEvent {
 /// How much one sync covered.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct SyncedGroup {
+    /// How many files were synced.
+    pub syncs_count: usize,
     /// How many logs.
     pub logs_count: usize,
     /// How many batches.
@@ -83,6 +94,7 @@ pub struct SyncedGroup {
 #[derive(Debug)]
 pub struct GroupCommit<D: Disk> {
     stores: BTreeMap<ShardId, Store<D>>,
+    journal: Option<Journal<D>>,
     waiting: BTreeMap<LogId, VecDeque<Batch>>,
     unsynced: BTreeMap<LogId, (Seq, Seq)>,
     staged: BTreeMap<LogId, Seq>,
@@ -90,10 +102,29 @@ pub struct GroupCommit<D: Disk> {
 }
 
 impl<D: Disk + Clone> GroupCommit<D> {
-    /// Over these stores.
+    /// Over these stores, with the journal of commit thread number `thread`. What its files held must have been
+    /// [redone](crate::redo()). Where a full disk leaves no room for them, each sync of a group syncs its segments, until
+    /// the next start.
+    ///
+    /// Errors: the disk's, but not that it is full.
+    pub fn open(
+        disk: &D,
+        settings: WalSettings,
+        thread: usize,
+        stores: impl IntoIterator<Item = Store<D>>,
+    ) -> Result<Self, WalError> {
+        let journal = match Journal::open(disk, settings, thread) {
+            Err(error) if error.is_full() => None,
+            opened => Some(opened?),
+        };
+        Ok(Self { journal, ..Self::new(stores) })
+    }
+
+    /// Over these stores, without a journal: each sync of a group syncs every segment it touched.
     pub fn new(stores: impl IntoIterator<Item = Store<D>>) -> Self {
         Self {
             stores: stores.into_iter().map(|store| (store.shard(), store)).collect(),
+            journal: None,
             waiting: BTreeMap::new(),
             unsynced: BTreeMap::new(),
             staged: BTreeMap::new(),
@@ -153,9 +184,16 @@ impl<D: Disk + Clone> GroupCommit<D> {
     fn stage(&mut self, batch: &Batch) -> Result<(), WalError> {
         let (log, seq) = (batch.header().log, batch.header().seq);
         let store = self.stores.get_mut(&log.shard);
-        store
-            .ok_or_else(|| WalError::WrongLog { expected: "other shards".to_owned(), found: log })?
-            .append(batch)?;
+        let store =
+            store.ok_or_else(|| WalError::WrongLog { expected: "other shards".to_owned(), found: log })?;
+        store.append(batch)?;
+        if let Some(journal) = &mut self.journal {
+            let tail = store.log(log).and_then(|writer| writer.index().tail());
+            let tail = tail.expect("a log that was appended to has a segment");
+            let bytes = u32::try_from(batch.bytes().len()).expect("a batch is shorter than 4 GiB");
+            let entry = Entry { first: tail.first, offset: tail.end - u64::from(bytes), bytes };
+            journal.gather(log, entry, batch.bytes().clone());
+        }
         self.unsynced.entry(log).or_insert((seq, seq)).1 = seq;
         self.staged.insert(log, seq);
         self.since_sync.batches_count += 1;
@@ -192,11 +230,18 @@ impl<D: Disk + Clone> GroupCommit<D> {
         }
     }
 
-    /// Syncs every log that was appended to, and says what became durable.
+    /// Makes everything that was appended durable, and says what became so.
     pub fn sync(&mut self, emit: &mut dyn FnMut(CommitEvent)) -> SyncedGroup {
         let mut group = std::mem::take(&mut self.since_sync);
+        let is_journaled = self.is_dirty()
+            && self.commit(&mut group.syncs_count).unwrap_or_else(|error| {
+                self.poison(&format!("the commit journal failed: {error}"));
+                false
+            });
         for store in self.stores.values_mut().filter(|store| store.is_dirty()) {
-            for (log, synced) in store.sync_dirty() {
+            let synced = if is_journaled { store.note_durable() } else { store.sync_dirty() };
+            group.syncs_count += if is_journaled { 0 } else { synced.len() };
+            for (log, synced) in synced {
                 group.logs_count += 1;
                 let range = self.unsynced.remove(&log);
                 match (synced, range) {
@@ -211,6 +256,65 @@ impl<D: Disk + Clone> GroupCommit<D> {
         // A log that was pruned away has nothing left to sync.
         self.unsynced.clear();
         group
+    }
+
+    /// Writes the group to the journal and syncs that, if there is a journal and the group is not too long for it.
+    fn commit(&mut self, syncs_count: &mut usize) -> Result<bool, WalError> {
+        let Some(journal) = &mut self.journal else { return Ok(false) };
+        if journal.skip_long_group() {
+            return Ok(false);
+        }
+        if !journal.has_room() {
+            *syncs_count += self.settle_owed(true)? + 1;
+            self.journal.as_mut().expect("it was there above").switch()?;
+        }
+        self.journal.as_mut().expect("it was there above").write()?;
+        *syncs_count += 1;
+        Ok(true)
+    }
+
+    /// Syncs some of the segments that keep a journal file from being overwritten, if any is due; says how many. To be
+    /// called after each group, so that none has to wait for all of them.
+    pub fn settle(&mut self) -> usize {
+        self.settle_owed(false).unwrap_or_else(|error| {
+            self.poison(&format!("a segment that the commit journal still holds was not synced: {error}"));
+            0
+        })
+    }
+
+    fn settle_owed(&mut self, is_all: bool) -> Result<usize, WalError> {
+        let mut count = 0;
+        let Some(journal) = &mut self.journal else { return Ok(0) };
+        while let Some(log) = journal.next_owed(is_all) {
+            if let Some(store) = self.stores.get_mut(&log.shard) {
+                store.settle(log)?;
+            }
+            journal.note_paid(log);
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Closes all logs for writing. The journal stays as it is: the next start redoes it.
+    fn poison(&mut self, reason: &str) {
+        self.journal = None;
+        self.stores.values_mut().for_each(|store| store.poison(reason));
+    }
+
+    /// Syncs all segments and voids the journal, so that the next start has nothing to redo; before the end of the
+    /// process, after the last sync.
+    ///
+    /// Errors: the first; the next start redoes the journal, nothing is lost.
+    pub fn close(mut self) -> Result<(), WalError> {
+        let Some(mut journal) = self.journal.take() else { return Ok(()) };
+        for store in self.stores.values_mut() {
+            let logs: Vec<LogId> = store.logs().map(|writer| writer.log()).collect();
+            for log in logs {
+                store.settle(log)?;
+            }
+        }
+        journal.void()?;
+        Ok(())
     }
 
     /// Tries what still waits for space once more, and says of the rest that it failed; before the end of the process.

@@ -27,7 +27,7 @@ pub(crate) struct SegmentIndex {
     pub(crate) last: Seq,
     /// Where the next batch goes.
     pub(crate) end: u64,
-    /// How long the file is: with the space written ahead.
+    /// How long the file is: with zeros that a cut or a full disk left behind the end.
     pub(crate) file_bytes: u64,
     /// Offsets of some batches, both ascending.
     marks: Vec<(Seq, u64)>,

@@ -19,7 +19,7 @@ use crate::segment::{
 pub struct InspectedSegment {
     /// Its file.
     pub path: String,
-    /// Its length, with the space written ahead.
+    /// Its length, with zeros behind its last batch.
     pub file_bytes: u64,
     /// Whether its header is the one its name asks for.
     pub has_header: bool,

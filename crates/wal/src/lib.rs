@@ -2,12 +2,13 @@
 //!
 //! The rules (log, recovery, checkpoint) speak to a small [`Disk`] and know no clock, thread or file, so that the
 //! simulator runs the same code over [`MemoryDisk`]. Two files touch the world: `file_disk.rs` the files,
-//! `committer.rs` the threads. Start with [`Disk`], then [`LogWriter`], [`recovery`] and [`Store`]; a daemon uses
-//! [`FileDisk`] and [`Committer`].
+//! `committer.rs` the threads. Start with [`Disk`], then [`LogWriter`], [`recovery`] and [`Store`], then
+//! [`GroupCommit`] and its journal; a daemon uses [`FileDisk`], [`redo()`] and [`Committer`].
 //!
 //! ```text
 //! <data directory>/
 //!   LOCK  manifest
+//!   journal/00-a  00-b
 //!   shards/0007/checkpoint  checkpoint.previous
 //!   shards/0007/0001-<epoch>/00000000000000000001.seg
 //!   quarantine/0007-0001-<epoch>-00000000000000000001.seg
@@ -21,11 +22,13 @@ mod file_disk;
 mod group;
 mod index;
 pub mod inspect;
+mod journal;
 mod log;
 mod manifest;
 mod memory_disk;
 mod quarantine;
 pub mod recovery;
+mod redo;
 mod repair;
 mod scan;
 pub mod segment;
@@ -44,4 +47,5 @@ pub use log::{KnownEnd, LogWriter, WalSettings};
 pub use manifest::{FoundManifest, Manifest};
 pub use memory_disk::MemoryDisk;
 pub use recovery::{Damage, DamageKind, DamageReason, RecoveredLog};
+pub use redo::{JournalDamage, Redone, redo};
 pub use store::Store;

@@ -13,9 +13,6 @@ use crate::error::WalError;
 use crate::index::{LogIndex, SegmentIndex};
 use crate::segment::{SegmentHeader, log_dir, segment_path};
 
-/// Space is written ahead in pieces that double from the one to the other: overwriting zeros syncs in half the time
-/// that growing the file takes.
-const WRITE_AHEAD_BYTES: (u64, u64) = (64 * 1_024, 4 * 1_024 * 1_024);
 static ZEROS: [u8; 64 * 1_024] = [0; 64 * 1_024];
 
 /// Whose logs these are, and how they are laid out.
@@ -27,13 +24,16 @@ pub struct WalSettings {
     pub region: RegionId,
     /// A segment that would grow beyond this is followed by a new one.
     pub segment_bytes: u64,
+    /// Length of each of the two journal files of a commit thread, at most 64 MiB. Groups longer than half of it sync
+    /// their segments instead.
+    pub journal_bytes: u64,
 }
 
 impl WalSettings {
-    /// With segments of 16 MiB.
+    /// With segments of 16 MiB and journal files of 8 MiB.
     #[must_use]
     pub const fn new(cluster: ClusterId, region: RegionId) -> Self {
-        Self { cluster, region, segment_bytes: 16 * 1_024 * 1_024 }
+        Self { cluster, region, segment_bytes: 16 * 1_024 * 1_024, journal_bytes: 8 * 1_024 * 1_024 }
     }
 }
 
@@ -91,7 +91,7 @@ pub struct LogWriter<D: Disk> {
 #[derive(Debug)]
 struct Tail<F> {
     file: F,
-    write_ahead_bytes: u64,
+    /// Whether the file was written to since its last sync, also where a journal holds that already.
     is_dirty: bool,
 }
 
@@ -125,10 +125,15 @@ impl<D: Disk> LogWriter<D> {
         &self.index
     }
 
-    /// Whether something was appended since the last sync.
+    /// Whether something was appended that is not durable yet.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
         self.durable < self.end.seq
+    }
+
+    /// Whether the open file was written to since its last sync.
+    pub(crate) fn is_file_dirty(&self) -> bool {
+        self.tail.as_ref().is_some_and(|tail| tail.is_dirty)
     }
 
     /// Whether a file is held open.
@@ -138,7 +143,7 @@ impl<D: Disk> LogWriter<D> {
 
     /// Lets go of the open file; nothing may be unsynced.
     pub(crate) fn close(&mut self) {
-        debug_assert!(!self.is_dirty(), "a file closed before its sync takes the sync's error with it");
+        debug_assert!(!self.is_file_dirty(), "a file closed before its sync takes the sync's error with it");
         self.tail = None;
     }
 
@@ -196,7 +201,7 @@ impl<D: Disk> LogWriter<D> {
         if self.tail.is_none() {
             let first = self.index.tail().expect("it fits into a tail").first;
             let file = self.disk.open(&segment_path(self.log, first))?;
-            self.tail = Some(Tail { file, write_ahead_bytes: WRITE_AHEAD_BYTES.0, is_dirty: false });
+            self.tail = Some(Tail { file, is_dirty: false });
         }
         Ok(())
     }
@@ -217,7 +222,7 @@ impl<D: Disk> LogWriter<D> {
         }
         self.disk.sync_dir(&dir)?;
         self.index.push_segment(SegmentIndex::new(first));
-        self.tail = Some(Tail { file, write_ahead_bytes: WRITE_AHEAD_BYTES.0, is_dirty: true });
+        self.tail = Some(Tail { file, is_dirty: true });
         Ok(())
     }
 
@@ -236,19 +241,7 @@ impl<D: Disk> LogWriter<D> {
             }
             return Err(error);
         }
-        let had_bytes = index.file_bytes;
         index.push(batch.header().seq, batch.bytes().len());
-        let is_short = index.end > had_bytes && (batch.bytes().len() as u64) < tail.write_ahead_bytes;
-        if is_short && index.end < self.settings.segment_bytes {
-            let until = (index.end + tail.write_ahead_bytes).min(self.settings.segment_bytes);
-            tail.write_ahead_bytes = (tail.write_ahead_bytes * 2).min(WRITE_AHEAD_BYTES.1);
-            match write_zeros(&self.disk, &tail.file, (index.end, until)) {
-                Ok(()) => index.file_bytes = until,
-                // The batch is in; only the space for later ones is not there yet.
-                Err(error) if error.is_full() => {}
-                Err(error) => return Err(error),
-            }
-        }
         Ok(())
     }
 
@@ -261,6 +254,22 @@ impl<D: Disk> LogWriter<D> {
         }
         self.sync_tail().map_err(|error| self.note(error))?;
         Ok(self.durable)
+    }
+
+    /// Notes that a journal holds everything appended, durably. Its segment still has to be synced.
+    ///
+    /// Errors: [`WalError::Poisoned`].
+    pub(crate) fn note_durable(&mut self) -> Result<Seq, WalError> {
+        if let Some(reason) = &self.poison {
+            return Err(WalError::Poisoned { log: self.log, reason: reason.clone() });
+        }
+        self.durable = self.end.seq;
+        Ok(self.durable)
+    }
+
+    /// Closes the log for writing (W5).
+    pub(crate) fn poison(&mut self, reason: &str) {
+        self.poison.get_or_insert_with(|| reason.to_owned());
     }
 
     fn sync_tail(&mut self) -> Result<(), DiskError> {

@@ -1,7 +1,7 @@
 //! Segments: files of consecutive batches of one log; their header and their names.
 //!
 //! A header of [`SEGMENT_HEADER_BYTES`] bytes, all integers little endian, then batches back to back. Zeros after
-//! the last batch up to the end of the file are space written ahead, and the clean end of a segment.
+//! the last batch up to the end of the file, where something was cut, are a clean end too.
 //!
 //! | at | bytes | field |
 //! |---:|---:|---|

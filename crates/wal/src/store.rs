@@ -28,6 +28,7 @@ pub struct Store<D: Disk> {
     shard: ShardId,
     logs: BTreeMap<LogId, LogWriter<D>>,
     dirty: BTreeSet<LogId>,
+    poison: Option<String>,
 }
 
 impl<D: Disk + Clone> Store<D> {
@@ -49,7 +50,8 @@ impl<D: Disk + Clone> Store<D> {
         let names = disk.list(&shard_dir(shard))?;
         let mut logs: BTreeSet<LogId> = names.iter().filter_map(|name| parse_log_name(shard, name)).collect();
         logs.extend(known.keys().filter(|log| log.shard == shard));
-        let mut store = Self { disk, settings, shard, logs: BTreeMap::new(), dirty: BTreeSet::new() };
+        let mut store =
+            Self { disk, settings, shard, logs: BTreeMap::new(), dirty: BTreeSet::new(), poison: None };
         let mut recovered = Vec::new();
         for log in logs {
             let known = known.get(&log).copied();
@@ -81,9 +83,12 @@ impl<D: Disk + Clone> Store<D> {
         if log.shard != self.shard {
             return Err(WalError::WrongLog { expected: format!("shard {}", self.shard), found: log });
         }
-        let (disk, settings) = (&self.disk, self.settings);
+        let (disk, settings, poison) = (&self.disk, self.settings, &self.poison);
         Ok(self.logs.entry(log).or_insert_with(|| {
-            LogWriter::new(disk.clone(), settings, log, LogIndex::default(), KnownEnd::START)
+            let index = LogIndex::default();
+            let mut writer = LogWriter::new(disk.clone(), settings, log, index, KnownEnd::START);
+            poison.iter().for_each(|reason| writer.poison(reason));
+            writer
         }))
     }
 
@@ -103,17 +108,46 @@ impl<D: Disk + Clone> Store<D> {
         !self.dirty.is_empty()
     }
 
+    /// Notes that a journal holds everything appended, durably; says for each log that was appended to through which
+    /// seq it is durable.
+    pub(crate) fn note_durable(&mut self) -> Vec<(LogId, Result<Seq, WalError>)> {
+        self.each_dirty(LogWriter::note_durable)
+    }
+
+    fn each_dirty(
+        &mut self,
+        run: impl Fn(&mut LogWriter<D>) -> Result<Seq, WalError>,
+    ) -> Vec<(LogId, Result<Seq, WalError>)> {
+        let dirty = std::mem::take(&mut self.dirty).into_iter();
+        dirty.map(|log| (log, run(self.logs.get_mut(&log).expect("a dirty log has a writer")))).collect()
+    }
+
+    /// Syncs the segment of a log that a journal made durable; a log that was pruned away has none.
+    ///
+    /// Errors: as [`LogWriter::sync`].
+    pub(crate) fn settle(&mut self, log: LogId) -> Result<(), WalError> {
+        let is_crowded = self.logs.values().filter(|writer| writer.is_open()).count() > OPEN_TAILS_MAX;
+        let Some(writer) = self.logs.get_mut(&log) else { return Ok(()) };
+        writer.sync()?;
+        if is_crowded {
+            writer.close();
+        }
+        Ok(())
+    }
+
+    /// Closes all logs for writing, those to come too (W5).
+    pub(crate) fn poison(&mut self, reason: &str) {
+        self.logs.values_mut().for_each(|writer| writer.poison(reason));
+        self.poison = Some(reason.to_owned());
+    }
+
     /// Syncs every log that was appended to, and says for each through which seq it is durable.
     pub fn sync_dirty(&mut self) -> Vec<(LogId, Result<Seq, WalError>)> {
-        let mut synced = Vec::new();
-        for log in std::mem::take(&mut self.dirty) {
-            let writer = self.logs.get_mut(&log).expect("a dirty log has a writer");
-            synced.push((log, writer.sync()));
-        }
+        let synced = self.each_dirty(LogWriter::sync);
         if self.logs.values().filter(|writer| writer.is_open()).count() > OPEN_TAILS_MAX {
             let just_used: BTreeSet<LogId> = synced.iter().map(|(log, _)| *log).collect();
             let idle = self.logs.values_mut().filter(|writer| !just_used.contains(&writer.log()));
-            idle.filter(|writer| !writer.is_dirty()).for_each(LogWriter::close);
+            idle.filter(|writer| !writer.is_file_dirty()).for_each(LogWriter::close);
         }
         synced
     }

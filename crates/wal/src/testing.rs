@@ -19,7 +19,7 @@ pub(crate) fn log_of(id: u16) -> LogId {
 
 /// Small segments, so that logs roll.
 pub(crate) fn settings(segment_bytes: u64) -> WalSettings {
-    WalSettings { segment_bytes, ..WalSettings::new(CLUSTER, region(1)) }
+    WalSettings { segment_bytes, journal_bytes: 64 * 1_024, ..WalSettings::new(CLUSTER, region(1)) }
 }
 
 /// Makes the batches of one log.

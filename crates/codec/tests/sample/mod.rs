@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, SessionId, ShardId, Stamp, TenantId, Time};
 use tombolo_codec::batch::Place;
 use tombolo_codec::checkpoint::{
-    CellContent, CellState, ConditionalAdd, ConditionalState, LogEnd, NumberState, SealedLog, SessionState,
-    SlotState,
+    CellContent, CellState, ConditionalAdd, ConditionalState, FloorState, LogEnd, NumberState, SealedLog,
+    SessionState, SlotState, StableState,
 };
 use tombolo_codec::records::{Conditional, Expire, Seal, SessionOp, Stable, Write};
 use tombolo_codec::{Batch, CellName, Checkpoint, Digest, Kind, PayloadDigest, RecordsBuilder};
@@ -141,6 +141,8 @@ pub(crate) fn checkpoint() -> Checkpoint {
             dot,
             adds: vec![ConditionalAdd { tenant: 1, key: b"likes".to_vec(), generation: None, delta: -11 }],
         }],
-        floors: vec![Expire { home: region(2), before: Time(60) }],
+        floors: vec![FloorState { floor: Expire { home: region(2), before: Time(60) }, dot }],
+        forgotten: vec![Expire { home: region(2), before: Time(50) }],
+        stables: vec![StableState { stable: Stable { through: Seq(4), members: vec![dot] }, dot }],
     }
 }

@@ -141,6 +141,7 @@ async fn batches_that_rotted_and_that_no_region_holds_are_called_lost() {
     let marker = b"the value of write 2";
     let (path, mut bytes, at) = files(&dir.path().join("data"))
         .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "seg"))
         .find_map(|path| {
             let bytes = fs::read(&path).unwrap();
             let at = bytes.windows(marker.len()).position(|window| window == marker)?;

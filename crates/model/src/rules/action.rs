@@ -35,6 +35,17 @@ pub enum Action {
         /// Who takes it.
         to: u8,
     },
+    /// A member sends what another lacks of a log, and it stays on its way.
+    Depart {
+        /// The log.
+        log: u8,
+        /// Who sends it.
+        from: u8,
+        /// To whom.
+        to: u8,
+    },
+    /// What was on its way arrives.
+    Arrive,
     /// A region installs another's state, joined with its own.
     Merge(u8, u8),
     /// A region's process starts again.
@@ -81,6 +92,10 @@ impl fmt::Display for Action {
             Self::Ship { log, from, to } => {
                 write!(f, "region {to} catches up on log {log} from region {from}")
             }
+            Self::Depart { log, from, to } => {
+                write!(f, "region {from} sends a frame of log {log} to region {to}")
+            }
+            Self::Arrive => f.write_str("the frame arrives"),
             Self::Merge(from, to) => write!(f, "region {to} installs the state of region {from}"),
             Self::Crash(region) => write!(f, "region {region} crashes and starts again"),
             Self::Save(region) => write!(f, "the disk of region {region} is copied"),

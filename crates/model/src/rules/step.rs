@@ -5,7 +5,7 @@ use super::admit;
 use super::garbage;
 use super::log::RECORDS;
 use super::whole;
-use super::world::{HOME, World};
+use super::world::{Frame, HOME, World};
 use crate::scenario::Scenario;
 use crate::variant::{Rules, Variant};
 
@@ -62,12 +62,16 @@ impl World {
     }
 
     fn exchanges(&self, scenario: &Scenario, rules: Rules, out: &mut Vec<Action>) {
+        out.extend(self.frame.map(|_| Action::Arrive));
         for to in self.members() {
             for from in self.others(to) {
                 for log in self.logs.names() {
                     let is_behind = self.region(to).shard.held(log) < self.region(from).shard.held(log);
                     if is_behind && self.ships(log, from, rules) {
                         out.push(Action::Ship { log, from, to });
+                        if self.budget.frames > 0 && self.frame.is_none() {
+                            out.push(Action::Depart { log, from, to });
+                        }
                     }
                 }
                 if self.budget.merges > 0 {
@@ -142,6 +146,13 @@ impl World {
             Action::Write(write, region) => admit::write(&mut world, write, region, scenario, rules),
             Action::Absorb(region, number) => admit::absorb(&mut world, region, number, rules),
             Action::Ship { log, from, to } => drop(world.ship(log, from, to, rules)),
+            Action::Depart { log, from, to } => {
+                let start = world.region(to).shard.held(log);
+                let sender = world.region(from);
+                let (end, epoch) = (sender.shard.held(log), sender.log);
+                world.frame = Some(Frame { log, start, end, from, epoch, to });
+            }
+            Action::Arrive => world.arrive(world.frame?, rules),
             Action::Merge(from, to) => {
                 let from = world.region(from).shard;
                 let own = world.region(to).shard;
@@ -188,6 +199,7 @@ impl World {
             Action::Add(_) => budget.adds -= 1,
             Action::Delete(..) => budget.deletes -= 1,
             Action::Write(..) => budget.writes -= 1,
+            Action::Depart { .. } => budget.frames -= 1,
             Action::Merge(..) => budget.merges -= 1,
             Action::Crash(_) => budget.crashes -= 1,
             Action::Rollback(_) => budget.rollbacks -= 1,

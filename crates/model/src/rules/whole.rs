@@ -3,7 +3,7 @@
 use super::log::{NONE, REGIONS, Record};
 use super::region::Region;
 use super::shard::Shard;
-use super::world::{HOME, World};
+use super::world::{Frame, HOME, World};
 use crate::scenario::Scenario;
 use crate::variant::{Rules, Variant};
 
@@ -14,8 +14,8 @@ pub fn restart(world: &mut World, region: u8, disk: Shard, rules: Rules) -> bool
     let log = if rules.breaks(Variant::ReuseEpoch) { Some(old) } else { world.logs.open(region) };
     let Some(log) = log else { return false };
     *world.region_mut(region) = Region::restarted(disk, log);
-    let held = world.held();
-    world.logs.truncate(&held);
+    world.frame = world.frame.filter(|frame| frame.to != region);
+    world.forget_unheld();
     true
 }
 
@@ -40,6 +40,7 @@ pub fn lacks_answer(world: &World, region: u8, member: u8) -> bool {
 pub fn answer(world: &mut World, region: u8, member: u8, rules: Rules) {
     let vector = world.region(member).shard.vector;
     let epoch = world.region(member).log;
+    refuse_old_frames(world, region, member, rules);
     let asking = world.region_mut(region);
     let at = usize::from(member);
     if asking.met[at] != epoch && !rules.breaks(Variant::RestartKeepsOtherAnswers) {
@@ -49,6 +50,27 @@ pub fn answer(world: &mut World, region: u8, member: u8, rules: Rules) {
     asking.answers[at] = Some(vector);
     if !rules.breaks(Variant::AckOutlivesEpoch) {
         world.region_mut(member).acks[usize::from(region)] = None;
+    }
+}
+
+/// A member that answers takes no frame any more from epochs that the asking region knows to be over: its own, and
+/// those of members that it has met in a later one. Nor from a removed region.
+fn refuse_old_frames(world: &mut World, region: u8, member: u8, rules: Rules) {
+    let asking = world.region(region);
+    let is_old = |frame: &Frame| {
+        let met = asking.met[usize::from(frame.from)];
+        frame.to == member
+            && match () {
+                () if Some(frame.from) == world.removed => true,
+                () if frame.from == region => {
+                    frame.epoch != asking.log && !rules.breaks(Variant::OldFramesTaken)
+                }
+                () => met != NONE && met != frame.epoch && !rules.breaks(Variant::HelloNamesNoEpochs),
+            }
+    };
+    if world.frame.as_ref().is_some_and(is_old) {
+        world.frame = None;
+        world.forget_unheld();
     }
 }
 
@@ -107,8 +129,8 @@ pub fn remove(world: &mut World, rules: Rules) {
         own.answers[usize::from(HOME)] = None;
         own.acks[usize::from(HOME)] = None;
     }
-    let held = world.held();
-    world.logs.truncate(&held);
+    world.frame = world.frame.filter(|frame| frame.to != HOME);
+    world.forget_unheld();
 }
 
 /// Whether a region is the heir and the removed region still has a log that is not sealed here.

@@ -12,6 +12,23 @@ pub const HOME: u8 = 0;
 /// The log it was opened in.
 pub const OPENED_IN: u8 = 0;
 
+/// Records on their way, which may arrive though their sender is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Frame {
+    /// Whose records.
+    pub log: u8,
+    /// What the receiver held when it was sent.
+    pub start: u8,
+    /// Through where it goes.
+    pub end: u8,
+    /// Who sent it.
+    pub from: u8,
+    /// In which epoch.
+    pub epoch: u8,
+    /// To whom.
+    pub to: u8,
+}
+
 /// One state of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct World {
@@ -21,6 +38,8 @@ pub struct World {
     pub regions: [Region; REGIONS],
     /// The clients.
     pub client: Client,
+    /// A frame on its way.
+    pub frame: Option<Frame>,
     /// An old copy of each region's disk.
     pub saved: [Option<Shard>; REGIONS],
     /// The region that was removed.
@@ -39,6 +58,7 @@ impl World {
             logs: Logs::new(),
             regions: [0, 1, 2].map(|log| Region { is_whole: !scenario.is_first_start, ..Region::new(log) }),
             client: Client::default(),
+            frame: None,
             saved: [None; REGIONS],
             removed: None,
             is_late: false,
@@ -84,21 +104,39 @@ impl World {
         shard.held(log) > begun
     }
 
+    /// The frame on its way arrives; one that leaves a gap is refused.
+    pub fn arrive(&mut self, frame: Frame, rules: Rules) {
+        self.frame = None;
+        let shard = &mut self.regions[usize::from(frame.to)].shard;
+        let is_next = |held: u8| (frame.start..frame.end).contains(&held);
+        while is_next(shard.held(frame.log)) && shard.apply(frame.log, &self.logs, rules) {}
+        self.forget_unheld();
+    }
+
+    /// Forgets the records that nobody holds.
+    pub fn forget_unheld(&mut self) {
+        let held = self.held();
+        self.logs.truncate(&held);
+    }
+
     /// Whether `from` may ship a log.
     #[must_use]
     pub fn ships(&self, log: u8, from: u8, rules: Rules) -> bool {
         !rules.breaks(Variant::NobodyRelays) || self.logs.get(log).region == from
     }
 
-    /// For each log, how much of it anyone holds, on a disk or on an old copy of one.
-    #[must_use]
-    pub fn held(&self) -> Vector {
+    /// For each log, how much of it anyone holds, on a disk or on an old copy of one, or is on its way.
+    fn held(&self) -> Vector {
         let mut held = Vector::default();
         let disks = self.members().map(|region| &self.region(region).shard);
         for shard in disks.chain(self.saved.iter().flatten()) {
             for (held, &own) in held.iter_mut().zip(&shard.vector) {
                 *held = own.max(*held);
             }
+        }
+        if let Some(frame) = self.frame {
+            let held = &mut held[usize::from(frame.log)];
+            *held = frame.end.max(*held);
         }
         held
     }

@@ -86,8 +86,8 @@ fn a_restored_dump_is_the_same_state() {
     set(&mut cells, &logs, 2, 20, None);
     let mut fresh = Logs::default();
     fresh.index(log(8));
-    let restored = Cells::restore(&cells.dump(&logs), &mut fresh);
+    let restored = Cells::restore(&cells.dump(&logs), Conditionals::default(), &mut fresh);
     assert_eq!((restored.digest(), restored.len()), (cells.digest(), cells.len()));
-    let value = restored.counter(TenantId(1), b"k").map(Counter::value);
+    let value = restored.counter(TenantId(1), b"k").map(|counter| counter.value);
     assert_eq!(value, Some(i128::from(u64::MAX) + 9));
 }

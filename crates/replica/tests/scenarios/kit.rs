@@ -96,6 +96,7 @@ pub(crate) fn options(id: u16, epoch: u128, members: &[u16]) -> Options {
         schema: Arc::new(Schema::default()),
         drift_ms_max: 500,
         session_numbers_max: 3,
+        window_ms: 86_400_000,
     }
 }
 
@@ -233,6 +234,10 @@ impl Node {
         self.handle(Input::Acked { from: region(from), link: Link(link), positions: vec![at] })
     }
 
+    pub(crate) fn tick(&mut self) -> String {
+        self.handle(Input::Tick)
+    }
+
     pub(crate) fn subscribe(&mut self, from: u16, link: u64, at: Position) -> String {
         self.handle(Input::Subscribe { from: region(from), link: Link(link), log: at.log, seq: at.seq })
     }
@@ -288,10 +293,12 @@ fn answer_text(answer: &Answer) -> String {
             format!("{}, applied: {}{needed}", reject.code.name(), reject.applied.name())
         }
         Answer::Written(Ok(outcome)) => {
-            let at = outcome.position.as_ref().map_or("nowhere".to_owned(), position_text);
+            let at = outcome.positions.iter().map(position_text).collect::<Vec<_>>().join(" ");
+            let at = if at.is_empty() { "nowhere" } else { &at };
             let replayed = if outcome.replayed { ", replayed" } else { "" };
+            let conditional = if outcome.conditional { ", conditional" } else { "" };
             let values: Vec<String> = outcome.values.iter().flatten().map(ToString::to_string).collect();
-            format!("yes at {at}{replayed}, values [{}]", values.join(" "))
+            format!("yes at {at}{conditional}{replayed}, values [{}]", values.join(" "))
         }
         Answer::Read(values) => values.iter().map(value_text).collect::<Vec<_>>().join(" "),
     }
@@ -310,6 +317,13 @@ fn line(effect: &Effect) -> String {
         }
         Effect::Send { peer, message: PeerMessage::Unsubscribe { log }, .. } => {
             format!("ask r{peer} no more: {}", log_text(*log))
+        }
+        Effect::Send { peer, message: PeerMessage::StableAsk { log, through }, .. } => {
+            format!("ask r{peer}: is {} stable through #{through}?", log_text(*log))
+        }
+        Effect::Send { peer, message: PeerMessage::StableAnswer { log, through, own }, .. } => {
+            let own = position_text(own);
+            format!("tell r{peer}: {} is stable through #{through}, own log at {own}", log_text(*log))
         }
         Effect::Send { peer, message, .. } => format!("send r{peer}: {message:?}"),
         Effect::Describe { peer, received, applied, .. } => {

@@ -3,7 +3,7 @@
 use insta::assert_snapshot;
 use tombolo_replica::WritePart;
 
-use crate::kit::{Node, add, delete, numbered, options, plain, position, session, set};
+use crate::kit::{Node, add, delete, numbered, options, plain, position, second, session, set};
 
 #[test]
 fn the_same_number_again_is_answered_with_the_log_that_holds_it() {
@@ -50,9 +50,13 @@ fn a_number_below_the_settled_mark_is_stale_never_new() {
 }
 
 #[test]
-fn a_session_of_another_region_is_sent_home() {
+fn a_session_of_another_region_is_logged_conditionally_once() {
     let mut node = Node::started(1, 1, &[1, 2]);
-    assert_snapshot!(node.write(numbered(session(2, 20), 1, 0, vec![add("k", 1)])), @"answer 1: not_authority, applied: no");
+    let part = || numbered(session(2, 20), 1, 0, vec![add("k", 1)]);
+    assert_snapshot!(node.done(part()), @"answer 1: yes at r1e1#1, conditional, values [1]");
+    assert_snapshot!(node.done(part()), @"answer 2: yes at r1e1#1, conditional, replayed, values []");
+    assert_snapshot!(node.done(numbered(session(2, 20), 1, 0, vec![add("k", 2)])), @"answer 3: conflict, applied: no");
+    assert_snapshot!(node.read(&["k"], vec![]), @"answer 4: 1");
 }
 
 #[test]
@@ -64,12 +68,13 @@ fn a_retry_that_may_have_been_logged_before_is_not_said_to_be_unapplied() {
         |home, epoch| WritePart { retry: true, ..numbered(session(home, epoch), 1, 0, vec![add("k", 1)]) };
     assert_snapshot!(node.write(again(1, 1)), @"answer 3: stale, applied: unknown");
     assert_snapshot!(node.check(again(1, 1)), @"answer 4: stale, applied: unknown");
-    assert_snapshot!(node.write(again(2, 20)), @"answer 5: not_authority, applied: unknown");
+    node.wall = second(100_000);
+    assert_snapshot!(node.write(again(2, 20)), @"answer 5: session_expired, applied: unknown");
     assert_snapshot!(node.read(&["k"], vec![]), @"answer 6: 2");
 }
 
 #[test]
-fn an_earlier_epochs_session_waits_for_whole_and_then_replays_exactly() {
+fn an_earlier_epochs_session_is_conditional_until_whole_and_then_absorbed() {
     let mut before = Node::started(1, 1, &[1, 2]);
     before.peer_up(2, 20, 1);
     before.peer_answer(2, 1, &[], &[]);
@@ -77,22 +82,23 @@ fn an_earlier_epochs_session_waits_for_whole_and_then_replays_exactly() {
 
     let mut node = Node::open(options(1, 2, &[1, 2]), None, &before.appended);
     node.start();
-    // What is known to be logged may be said at once, naming the log that holds it; the rest only once whole.
+    // What is known to be logged is said at once, naming the log that holds it; the rest is logged conditionally.
     assert_snapshot!(node.write(numbered(session(1, 1), 1, 0, vec![add("k", 5)])), @"answer 1: yes at r1e1#1, replayed, values []");
-    assert_snapshot!(node.write(numbered(session(1, 1), 2, 0, vec![add("k", 7)])), @"answer 2: not_whole, applied: unknown");
-    assert_snapshot!(node.done(numbered(session(1, 2), 1, 0, vec![add("k", 100)])), @"answer 3: yes at r1e2#1, values [105]");
+    assert_snapshot!(node.done(numbered(session(1, 1), 2, 0, vec![add("k", 7)])), @"answer 2: yes at r1e2#1, conditional, values [12]");
+    assert_snapshot!(node.done(numbered(session(1, 2), 1, 0, vec![add("k", 100)])), @"answer 3: yes at r1e2#2, values [112]");
     node.peer_up(2, 20, 2);
     assert_snapshot!(node.peer_answer(2, 2, &[position(1, 1, 1)], &[position(1, 1, 1)]), @r"
     ask r2: r2e20 from #1
-    append r1e2#2 of 0 ops
+    append r1e2#3 of 0 ops
     ");
-    assert_snapshot!(node.durable(position(1, 2, 2)), @r"
-    ack r1e2#2
+    assert_snapshot!(node.durable(position(1, 2, 3)), @r"
+    ack r1e2#3
     whole
     ");
-    assert_snapshot!(node.write(numbered(session(1, 1), 1, 0, vec![add("k", 5)])), @"answer 4: yes at r1e2#2, replayed, values []");
-    assert_snapshot!(node.done(numbered(session(1, 1), 2, 0, vec![add("k", 7)])), @"answer 5: yes at r1e2#3, values [112]");
+    assert_snapshot!(node.write(numbered(session(1, 1), 1, 0, vec![add("k", 5)])), @"answer 4: yes at r1e2#3, replayed, values []");
+    assert_snapshot!(node.done(numbered(session(1, 1), 2, 0, vec![add("k", 7)])), @"answer 5: yes at r1e2#4, replayed, values []");
     assert_snapshot!(node.read(&["k"], vec![]), @"answer 6: 112");
+    assert_eq!(node.replica.report(node.now()).conditionals_count, 0, "it is absorbed");
 }
 
 #[test]
@@ -109,17 +115,22 @@ fn a_region_is_not_whole_before_it_holds_what_a_peer_has_of_its_own_past() {
     ask r2: r1e1 from #2
     ask r2: r2e20 from #1
     ");
-    assert_snapshot!(node.write(numbered(session(1, 1), 1, 0, vec![add("k", 2)])), @"answer 1: not_whole, applied: unknown");
+    assert_snapshot!(node.write(numbered(session(1, 1), 1, 0, vec![add("k", 2)])), @"");
+    assert_snapshot!(node.settle(), @r"
+    append r1e2#1 of 1 ops
+    answer 1: yes at r1e2#1, conditional, values [3]
+    ack r1e2#1
+    ");
     assert_snapshot!(node.remote(2, 1, &before.appended[1]), @"append r1e1#2 of 1 ops");
     assert_snapshot!(node.durable(position(1, 1, 2)), @r"
     ack r1e1#2
-    append r1e2#1 of 0 ops
+    append r1e2#2 of 0 ops
     ");
-    assert_snapshot!(node.durable(position(1, 2, 1)), @r"
-    ack r1e2#1
+    assert_snapshot!(node.durable(position(1, 2, 2)), @r"
+    ack r1e2#2
     whole
     ");
-    assert_snapshot!(node.write(numbered(session(1, 1), 1, 0, vec![add("k", 2)])), @"answer 2: yes at r1e2#1, replayed, values []");
+    assert_snapshot!(node.write(numbered(session(1, 1), 1, 0, vec![add("k", 2)])), @"answer 2: yes at r1e2#2, replayed, values []");
     assert_snapshot!(node.read(&["k"], vec![]), @"answer 3: 3");
 }
 

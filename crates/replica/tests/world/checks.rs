@@ -46,7 +46,8 @@ impl Ledger {
         }
         self.batches.insert((name, header.seq), header.digest);
         if name == by {
-            for op in batch.records().ops() {
+            let conditional = batch.records().conditionals().map(|conditional| conditional.op);
+            for op in batch.records().ops().chain(conditional) {
                 self.numbers.entry(number_key(&op.session, op.number)).or_default().push((name, header.seq));
             }
             for seal in batch.records().seals() {
@@ -67,22 +68,24 @@ impl Ledger {
         }
     }
 
-    /// F21: whoever holds the position a session's number was answered with holds the op.
+    /// F21: whoever holds the positions a session's number was answered with holds the op.
     pub(crate) fn covers_number(
         &self,
-        position: &Position,
+        positions: &[Position],
         id: &SessionId,
         number: u64,
         held: impl Fn(LogName, Seq) -> bool,
     ) -> Result<(), String> {
         let places = self.numbers.get(&number_key(id, number)).map_or(&[][..], Vec::as_slice);
-        let Some(&place) = places.iter().find(|&&(name, seq)| held(name, seq)) else {
+        let held: Vec<(LogName, Seq)> =
+            places.iter().copied().filter(|&(name, seq)| held(name, seq)).collect();
+        if held.is_empty() {
             return Err(format!("S1: number {number} was answered yes but is in no log"));
-        };
-        if self.is_at_or_after(position, place) {
+        }
+        if held.iter().any(|&place| positions.iter().any(|position| self.is_at_or_after(position, place))) {
             return Ok(());
         }
-        Err(format!("F21: number {number} lies at {place:?}, but was answered with {position:?}"))
+        Err(format!("F21: number {number} lies at {held:?}, but was answered with {positions:?}"))
     }
 
     fn is_at_or_after(&self, position: &Position, mut place: (LogName, Seq)) -> bool {

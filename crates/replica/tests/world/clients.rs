@@ -31,6 +31,8 @@ pub(crate) struct Session {
     pub(crate) home: usize,
     /// By number, from 1 on: which accounted add, the request's ops.
     pub(crate) requests: Vec<(usize, Vec<Op>)>,
+    /// By number, from 1 on: whether the authority answered it, or refused it for good.
+    pub(crate) is_settled: Vec<bool>,
     /// The greatest settled mark that was sent.
     pub(crate) settled: u64,
 }
@@ -122,13 +124,14 @@ impl Clients {
     }
 
     pub(crate) fn open_session(&mut self, home: usize, id: SessionId) {
-        self.sessions.push(Session { id, home, requests: Vec::new(), settled: 0 });
+        self.sessions.push(Session { id, home, requests: Vec::new(), is_settled: Vec::new(), settled: 0 });
     }
 
     /// The next number of a session.
     pub(crate) fn send_new(
         &mut self,
         at: usize,
+        region: usize,
         shared: Vec<Op>,
         raises_mark: bool,
     ) -> (Ticket, Box<WritePart>) {
@@ -136,22 +139,23 @@ impl Clients {
         let mut ops = vec![add_op(add)];
         ops.extend(shared);
         self.sessions[at].requests.push((add, ops));
+        self.sessions[at].is_settled.push(false);
         let number = self.sessions[at].requests.len() as u64;
-        self.send(at, number, raises_mark, false)
+        self.send(at, region, number, raises_mark, false)
     }
 
-    /// A number of a session, for the first time or again.
+    /// A number of a session, for the first time or again, to any region.
     pub(crate) fn send(
         &mut self,
         at: usize,
+        region: usize,
         number: u64,
         raises_mark: bool,
         is_retry: bool,
     ) -> (Ticket, Box<WritePart>) {
         if raises_mark {
-            let is_open = |&(add, _): &(usize, Vec<Op>)| matches!(self.adds[add], Fate::Unknown);
             let settled =
-                self.sessions[at].requests.iter().take_while(|request| !is_open(request)).count() as u64 + 1;
+                self.sessions[at].is_settled.iter().take_while(|&&settled| settled).count() as u64 + 1;
             self.sessions[at].settled = settled.max(self.sessions[at].settled);
         }
         let session = &self.sessions[at];
@@ -159,8 +163,7 @@ impl Clients {
         let digest = request_digest(TenantId::DEFAULT, &ops);
         let settled = if raises_mark { session.settled } else { 0 };
         let part = part(ops, Some(SessionPart { id: session.id, number, settled, digest }), is_retry);
-        let call =
-            Call { region: session.home, add: Some(add), session: Some((at, number)), is_forged: false };
+        let call = Call { region, add: Some(add), session: Some((at, number)), is_forged: false };
         (self.call(call), part)
     }
 

@@ -336,5 +336,6 @@ pub(crate) fn options(
         schema: Arc::new(Schema::default()),
         drift_ms_max: 500,
         session_numbers_max: SESSION_NUMBERS_MAX,
+        window_ms: 86_400_000,
     }
 }

@@ -82,7 +82,6 @@ fn a_full_disk_stalls_a_log_in_order_and_it_resumes_without_loss() {
     let (disk, mut group) = group();
     let mut pen = Pen::new(log_of(1));
     events(|emit| group.append(pen.next(10), emit));
-    // Whatever was written ahead is used up first.
     disk.limit_space(Some(0));
     let stalled = events(|emit| {
         for _ in 0..300 {

@@ -152,17 +152,3 @@ fn pruning_removes_whole_segments_and_never_the_end() {
     assert!(disk.files().is_empty());
     assert!(store.read(log_of(1), Seq(1), 1).is_err());
 }
-
-#[test]
-fn space_is_written_ahead_so_that_few_syncs_grow_the_file() {
-    let disk = Rc::new(MemoryDisk::new(1));
-    let mut store = open(&disk, 1 << 20);
-    let mut pen = Pen::new(log_of(1));
-    let mut lengths = std::collections::BTreeSet::new();
-    for _ in 0..200 {
-        store.append(&pen.next(100)).unwrap();
-        sync(&mut store).unwrap();
-        lengths.insert(disk.files()[0].1);
-    }
-    assert!(lengths.len() <= 3, "{lengths:?}");
-}

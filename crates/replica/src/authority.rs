@@ -1,0 +1,216 @@
+//! Who logs a session's request, and as what: the authority for good, any other region conditionally, nobody twice
+//! (design.md §3.3). What the authority sees of conditionals it absorbs.
+
+use tombolo_causality::{Seq, SessionId, TenantId};
+use tombolo_codec::records::SessionOp;
+use tombolo_codec::{CellName, Kind, PayloadDigest, Reject, RejectCode, SessionPart};
+
+use crate::admission::is_large;
+use crate::input::{Now, WritePart};
+use crate::logs::LogName;
+use crate::replica::{Replica, Storage};
+use crate::sessions::Known;
+
+/// What is to be done with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Duty {
+    /// Log it: as the session's authority, or without a session.
+    Log,
+    /// Log its adds as conditional.
+    Condition,
+    /// Log what another region logged conditionally, then answer as to a retry.
+    Absorb,
+    /// Answer that it was logged before.
+    Replay {
+        /// By which log; none: by one of the session's home.
+        log: Option<LogName>,
+        /// Whether its authority has not logged it yet.
+        is_conditional: bool,
+    },
+}
+
+/// How many numbers above its settled mark a session that its client named keeps: what is as far below the greatest
+/// is settled.
+const NAMED_NUMBERS_KEPT: u64 = 512;
+
+impl Replica {
+    /// Whether this region is the session's authority: of those it opened in this epoch at once, of earlier ones once
+    /// it is whole. For a session that its client named it also suffices to be up for longer than the window: what an
+    /// earlier epoch logged of it cannot be sent again.
+    pub(crate) fn is_authority(&self, session: &SessionId, now: Now) -> bool {
+        session.home == self.options.region
+            && (self.is_whole
+                || session.epoch == self.options.epoch
+                || (session.is_named() && self.is_window_over(now)))
+    }
+
+    fn is_window_over(&self, now: Now) -> bool {
+        let up_ms = now.monotonic_ms.saturating_sub(self.started_ms);
+        up_ms > self.options.window_ms.saturating_add(self.options.drift_ms_max.saturating_mul(2))
+    }
+
+    /// What this region does with a request.
+    ///
+    /// Errors: a refusal.
+    pub(crate) fn duty(&self, part: &WritePart, now: Now) -> Result<Duty, Reject> {
+        part.session.as_ref().map_or(Ok(Duty::Log), |session| self.duty_of(session, now))
+    }
+
+    fn duty_of(&self, session: &SessionPart, now: Now) -> Result<Duty, Reject> {
+        let id = &session.id;
+        self.check_expired(id, now)?;
+        // Known by this number, if the ops are the same.
+        let replay = |digest: PayloadDigest, duty: Duty| {
+            if digest == session.digest {
+                return Ok(duty);
+            }
+            let text = format!("number {} was used before, with other ops", session.number);
+            Err(Reject::new(RejectCode::Conflict, text))
+        };
+        match self.state.sessions.known(id, session.number) {
+            Known::Settled => {
+                let text = format!(
+                    "number {} lies below the session's settled mark; it may have counted",
+                    session.number
+                );
+                return Err(Reject::new(RejectCode::Stale, text).unknown());
+            }
+            Known::Logged(digest) => {
+                return replay(digest, Duty::Replay { log: None, is_conditional: false });
+            }
+            Known::New => {}
+        }
+        let is_authority = self.is_authority(id, now);
+        if let Some(staged) = self.writer.staged_number(*id, session.number) {
+            let log = Some(self.writer.name());
+            return replay(staged.digest, Duty::Replay { log, is_conditional: staged.is_conditional });
+        }
+        if let Some((digest, dot)) = self.state.cells.conditionals.get(id, session.number) {
+            let known = Duty::Replay { log: Some(dot.log), is_conditional: true };
+            return replay(digest, if is_authority { Duty::Absorb } else { known });
+        }
+        self.check_room(session, is_authority)?;
+        Ok(if is_authority { Duty::Log } else { Duty::Condition })
+    }
+
+    fn check_expired(&self, id: &SessionId, now: Now) -> Result<(), Reject> {
+        let floor = self.state.garbage.floor(id.home).max(self.options.window_start(now.wall));
+        if id.opened >= floor {
+            return Ok(());
+        }
+        let hours = self.options.window_ms as f64 / 3_600_000.0;
+        let text = format!(
+            "this session was opened longer ago than the window of {hours} h; open a new one for new ops, and read before \
+             sending an op again whose outcome is unknown"
+        );
+        Err(Reject::new(RejectCode::SessionExpired, text))
+    }
+
+    /// A session holds a bounded set of numbers above its mark.
+    fn check_room(&self, session: &SessionPart, is_authority: bool) -> Result<(), Reject> {
+        let (id, numbers_max) = (&session.id, self.options.session_numbers_max);
+        // The mark that the request itself records counts: it is what makes room.
+        let settled = if is_authority { self.mark_of(session) } else { 0 };
+        let waits = !is_authority && self.state.cells.conditionals.count(id) >= numbers_max;
+        if !waits && !self.state.sessions.is_full(id, session.number, settled, numbers_max) {
+            return Ok(());
+        }
+        let is_of_earlier_epoch = id.home == self.options.region && id.epoch != self.options.epoch;
+        Err(match (is_of_earlier_epoch, is_authority) {
+            (true, false) => Reject::new(
+                RejectCode::NotWhole,
+                "this region restarted and has not yet heard from every other how far this session is settled; \
+                 send the op again under the same number",
+            )
+            .retry_after_ms(100),
+            (true, true) if !id.is_named() => Reject::new(
+                RejectCode::SessionFull,
+                "this session was opened before the region restarted and takes no more numbers; open a new one",
+            ),
+            (_, false) => Reject::new(
+                RejectCode::SessionFull,
+                "too many numbers of this session wait for its home; open a session here, or wait",
+            )
+            .retry_after_ms(100),
+            _ => Reject::new(
+                RejectCode::SessionFull,
+                "too many numbers above the settled mark; raise `settled` first",
+            )
+            .retry_after_ms(10),
+        })
+    }
+
+    /// The settled mark that a request records: of a session opened in this epoch the caller's, of a named one what
+    /// lies far enough below.
+    ///
+    /// A later epoch must not move marks: it may not know what its predecessor answered (F9c).
+    fn mark_of(&self, session: &SessionPart) -> u64 {
+        let mark = if session.id.is_named() {
+            session.number.saturating_sub(NAMED_NUMBERS_KEPT)
+        } else if session.id.epoch == self.options.epoch {
+            session.settled.min(session.number)
+        } else {
+            0
+        };
+        // What is conditional would be lost below the mark.
+        let lowest = self.state.cells.conditionals.lowest(&session.id);
+        lowest.map_or(mark, |lowest| mark.min(lowest))
+    }
+
+    pub(crate) fn record_mark(&mut self, session: &SessionPart) {
+        let mark = self.mark_of(session);
+        if mark > 0 {
+            self.writer.open().mark(session.id, mark);
+        }
+    }
+
+    /// Logs a conditional number as its authority: the same payload under the conditional's own generation (F27).
+    ///
+    /// Gives the batch that holds it.
+    pub(crate) fn absorb(&mut self, session: SessionId, number: u64) -> Seq {
+        let seq = self.writer.next();
+        let conditionals = &self.state.cells.conditionals;
+        let Some((digest, _)) = conditionals.get(&session, number) else { return seq };
+        for add in conditionals.absorbed(&session, number) {
+            let cell = CellName { tenant: TenantId(add.tenant), kind: Kind::Counter, key: &add.key };
+            self.writer.open().add(cell, add.generation, add.delta);
+            if is_large(add.delta) {
+                self.writer.note_large_add();
+            }
+        }
+        let op = SessionOp { session, number, digest };
+        self.writer.open().op(op);
+        self.writer.note_number(&op, false);
+        seq
+    }
+
+    fn may_absorb(&self, session: &SessionId, number: u64, now: Now) -> bool {
+        let is_staged =
+            self.writer.staged_number(*session, number).is_some_and(|staged| !staged.is_conditional);
+        !is_staged && self.is_authority(session, now)
+    }
+
+    /// Absorbs a number that just became conditional here, if this region is its authority.
+    pub(crate) fn absorb_if_due(&mut self, session: SessionId, number: u64, now: Now) {
+        let is_conditional = self.state.cells.conditionals.get(&session, number).is_some();
+        if !self.is_started || !is_conditional || !self.may_absorb(&session, number, now) {
+            return;
+        }
+        if self.storage == Storage::Good && self.writer.has_room() {
+            self.absorb(session, number);
+        } else {
+            self.is_absorbing = true;
+        }
+    }
+
+    /// Absorbs all that this region is the authority of, as far as the open batch has room.
+    pub(crate) fn absorb_all(&mut self, now: Now) {
+        self.is_absorbing = false;
+        if self.state.cells.conditionals.is_empty() || !self.is_started {
+            return;
+        }
+        for (session, number) in self.state.cells.conditionals.of_home(self.options.region) {
+            self.absorb_if_due(session, number, now);
+        }
+    }
+}

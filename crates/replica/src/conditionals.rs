@@ -1,0 +1,258 @@
+//! Conditional adds that are not covered: logged by regions that are not their session's authority, and counted until
+//! the authority's log covers them (design.md §3.3).
+//!
+//! One number counts once however many regions logged it (F5). In a cell it counts by its first copy, in the order of
+//! (log, seq), that was admitted under the cell's generation. Covered ones are dropped: what is here is a function of the vector (C2).
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+use tombolo_causality::{RegionId, SessionId, Stamp, TenantId, Time};
+use tombolo_codec::PayloadDigest;
+use tombolo_codec::checkpoint::{ConditionalAdd, ConditionalState};
+use tombolo_codec::records::{Conditional, Seal};
+use tombolo_crdt::Dot;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::logs::LogName;
+
+/// One region's record of a conditional request.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Copy {
+    dot: Dot<LogName>,
+    digest: PayloadDigest,
+    adds: Vec<ConditionalAdd>,
+}
+
+type Numbers = BTreeMap<u64, SmallVec<[Copy; 1]>>;
+type CellKey = (TenantId, Box<[u8]>);
+
+/// All uncovered conditionals of a shard.
+#[derive(Debug, Default)]
+pub(crate) struct Conditionals {
+    sessions: HashMap<SessionId, Numbers, foldhash::fast::FixedState>,
+    /// Who adds to a counter.
+    cells: HashMap<CellKey, Vec<(SessionId, u64)>, foldhash::fast::FixedState>,
+    len: usize,
+    digest: u128,
+}
+
+fn hash(session: &SessionId, number: u64, copy: &Copy) -> u128 {
+    let mut out: SmallVec<[u8; 256]> = SmallVec::new();
+    out.extend_from_slice(&session.home.get().to_le_bytes());
+    out.extend_from_slice(&session.epoch.0.to_le_bytes());
+    out.extend_from_slice(&session.opened.0.to_le_bytes());
+    out.extend_from_slice(&session.random.to_le_bytes());
+    out.extend_from_slice(&number.to_le_bytes());
+    out.extend_from_slice(&copy.digest.0);
+    out.extend_from_slice(&copy.dot.log.0.get().to_le_bytes());
+    out.extend_from_slice(&copy.dot.log.1.0.to_le_bytes());
+    out.extend_from_slice(&copy.dot.seq.0.to_le_bytes());
+    for add in &copy.adds {
+        out.extend_from_slice(&add.tenant.to_le_bytes());
+        out.extend_from_slice(&(add.key.len() as u32).to_le_bytes());
+        out.extend_from_slice(&add.key);
+        out.push(u8::from(add.generation.is_some()));
+        if let Some(stamp) = add.generation {
+            out.extend_from_slice(&stamp.time.0.to_le_bytes());
+            out.extend_from_slice(&stamp.region.get().to_le_bytes());
+            out.extend_from_slice(&stamp.op.to_le_bytes());
+        }
+        out.extend_from_slice(&add.delta.to_le_bytes());
+    }
+    xxh3_128(&out)
+}
+
+fn cell_of(add: &ConditionalAdd) -> CellKey {
+    (TenantId(add.tenant), Box::from(add.key.as_slice()))
+}
+
+/// Copies that count: those with the payload of the first. Another payload under the same number is its caller's
+/// error, which two regions cannot notice while apart.
+fn same_payload(copies: &[Copy]) -> impl Iterator<Item = &Copy> {
+    let digest = copies.first().map(|first| first.digest);
+    copies.iter().filter(move |copy| Some(copy.digest) == digest)
+}
+
+impl Conditionals {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    pub(crate) fn digest(&self) -> u128 {
+        self.digest
+    }
+
+    /// The payload of a number that is conditional here, and the first log position that holds it.
+    pub(crate) fn get(&self, session: &SessionId, number: u64) -> Option<(PayloadDigest, Dot<LogName>)> {
+        let first = self.sessions.get(session)?.get(&number)?.first()?;
+        Some((first.digest, first.dot))
+    }
+
+    /// How many numbers of a session are conditional.
+    pub(crate) fn count(&self, session: &SessionId) -> usize {
+        self.sessions.get(session).map_or(0, BTreeMap::len)
+    }
+
+    /// The lowest number of a session that is conditional.
+    pub(crate) fn lowest(&self, session: &SessionId) -> Option<u64> {
+        self.sessions.get(session)?.keys().next().copied()
+    }
+
+    /// Every conditional number of the sessions of a home, in order.
+    pub(crate) fn of_home(&self, home: RegionId) -> Vec<(SessionId, u64)> {
+        let of_home = self.sessions.iter().filter(|(id, _)| id.home == home);
+        let mut all: Vec<_> =
+            of_home.flat_map(|(&id, numbers)| numbers.keys().map(move |&number| (id, number))).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// What conditionals add to a counter under a generation; none if there are none.
+    pub(crate) fn sum(&self, tenant: TenantId, key: &[u8], generation: Option<Stamp>) -> Option<i128> {
+        if self.cells.is_empty() {
+            return None;
+        }
+        let is_it =
+            |add: &&ConditionalAdd| add.tenant == tenant.0 && add.key == key && add.generation == generation;
+        let requests = self.cells.get(&(tenant, Box::from(key)))?;
+        let counted = requests.iter().filter_map(|(session, number)| {
+            let copies = self.sessions.get(session)?.get(number)?;
+            let copy = same_payload(copies).find(|copy| copy.adds.iter().any(|add| is_it(&add)))?;
+            Some(copy.adds.iter().filter(is_it).map(|add| i128::from(add.delta)).sum::<i128>())
+        });
+        counted.reduce(|a, b| a + b)
+    }
+
+    /// The adds by which the authority absorbs a number: of each cell those of the copy under the greatest generation
+    /// (F27), the first of several.
+    pub(crate) fn absorbed(&self, session: &SessionId, number: u64) -> Vec<ConditionalAdd> {
+        let Some(copies) = self.sessions.get(session).and_then(|numbers| numbers.get(&number)) else {
+            return Vec::new();
+        };
+        let mut best: BTreeMap<CellKey, (Option<Stamp>, &Copy)> = BTreeMap::new();
+        for copy in same_payload(copies) {
+            for add in &copy.adds {
+                let known = best.entry(cell_of(add)).or_insert((add.generation, copy));
+                if add.generation > known.0 {
+                    *known = (add.generation, copy);
+                }
+            }
+        }
+        let of_cell = |(cell, (_, copy)): (CellKey, (Option<Stamp>, &Copy))| {
+            copy.adds.iter().filter(|add| cell_of(add) == cell).cloned().collect::<Vec<_>>()
+        };
+        best.into_iter().flat_map(of_cell).collect()
+    }
+
+    /// Takes a record in; the caller has made sure that its number is not covered.
+    pub(crate) fn insert(&mut self, record: &Conditional<'_>, dot: Dot<LogName>) {
+        let adds = record.adds.iter().map(|&(cell, generation, delta)| ConditionalAdd {
+            tenant: cell.tenant.0,
+            key: cell.key.to_vec(),
+            generation,
+            delta,
+        });
+        let copy = Copy { dot, digest: record.op.digest, adds: adds.collect() };
+        self.insert_copy(record.op.session, record.op.number, copy);
+    }
+
+    fn insert_copy(&mut self, session: SessionId, number: u64, copy: Copy) {
+        for add in &copy.adds {
+            let requests = self.cells.entry(cell_of(add)).or_default();
+            if !requests.contains(&(session, number)) {
+                requests.push((session, number));
+            }
+        }
+        self.digest = self.digest.wrapping_add(hash(&session, number, &copy));
+        self.len += 1;
+        let copies = self.sessions.entry(session).or_default().entry(number).or_default();
+        let at = copies.partition_point(|known| *known < copy);
+        copies.insert(at, copy);
+    }
+
+    /// A number is covered: the authority's own record stands for it from now on. Says whether it was conditional.
+    pub(crate) fn cover(&mut self, session: &SessionId, number: u64) -> bool {
+        let Some(numbers) = self.sessions.get_mut(session) else { return false };
+        let Some(copies) = numbers.remove(&number) else { return false };
+        if numbers.is_empty() {
+            self.sessions.remove(session);
+        }
+        for copy in &copies {
+            self.digest = self.digest.wrapping_sub(hash(session, number, copy));
+            self.len -= 1;
+            for add in &copy.adds {
+                if let hashbrown::hash_map::Entry::Occupied(mut requests) = self.cells.entry(cell_of(add)) {
+                    requests.get_mut().retain(|request| *request != (*session, number));
+                    if requests.get().is_empty() {
+                        requests.remove();
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// Every number of a session below its settled mark is covered.
+    pub(crate) fn cover_below(&mut self, session: &SessionId, mark: u64) {
+        let Some(numbers) = self.sessions.get(session) else { return };
+        let below: Vec<u64> = numbers.range(..mark).map(|(&number, _)| number).collect();
+        for number in below {
+            self.cover(session, number);
+        }
+    }
+
+    /// Drops what belongs to sessions of a home opened before a time. Says how many numbers.
+    pub(crate) fn forget(&mut self, home: RegionId, before: Time) -> usize {
+        let gone: Vec<(SessionId, u64)> =
+            self.of_home(home).into_iter().filter(|(id, _)| id.opened < before).collect();
+        gone.iter().filter(|(id, number)| self.cover(id, *number)).count()
+    }
+
+    /// Renames the log of what a sealed log wrote.
+    pub(crate) fn fold(&mut self, sealed: LogName, into: Dot<LogName>) {
+        let mut digest = self.digest;
+        for (session, numbers) in &mut self.sessions {
+            for (&number, copies) in numbers {
+                if copies.iter().any(|copy| copy.dot.log == sealed) {
+                    for copy in copies.iter_mut().filter(|copy| copy.dot.log == sealed) {
+                        digest = digest.wrapping_sub(hash(session, number, copy));
+                        copy.dot = into;
+                        digest = digest.wrapping_add(hash(session, number, copy));
+                    }
+                    copies.sort_unstable();
+                }
+            }
+        }
+        self.digest = digest;
+    }
+
+    pub(crate) fn dump(&self) -> Vec<ConditionalState> {
+        let mut all = Vec::with_capacity(self.len);
+        for (&session, numbers) in &self.sessions {
+            for (&number, copies) in numbers {
+                all.extend(copies.iter().map(|copy| {
+                    let ((region, epoch), end) = (copy.dot.log, copy.dot.seq);
+                    let dot = Seal { region, epoch, end };
+                    ConditionalState { session, number, digest: copy.digest, dot, adds: copy.adds.clone() }
+                }));
+            }
+        }
+        all
+    }
+
+    pub(crate) fn restore(states: &[ConditionalState]) -> Self {
+        let mut out = Self::default();
+        for state in states {
+            let dot = Dot { log: (state.dot.region, state.dot.epoch), seq: state.dot.end };
+            let copy = Copy { dot, digest: state.digest, adds: state.adds.clone() };
+            out.insert_copy(state.session, state.number, copy);
+        }
+        out
+    }
+}
