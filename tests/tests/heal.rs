@@ -44,6 +44,5 @@ fn a_heal_that_does_not_come_in_time_ends_with_what_is_missing() {
     assert_eq!(ended.stdout, "");
     let text = &ended.stderr;
     assert!(text.contains("the cut has not healed 0.02 s after frames pass again: "), "{text}");
-    assert!(text.contains("ap-south") && text.contains("unreachable"), "{text}");
     assert!(text.contains("next: give it longer with --timeout-seconds"), "{text}");
 }

@@ -76,7 +76,7 @@ impl OpenLoop {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// No more ticks; what was sent is still answered.
+    /// No more ticks, not even those that are late; what was sent is still answered.
     pub(crate) fn stop(&self) {
         self.clock.is_stopped.store(true, Ordering::Relaxed);
     }
@@ -188,7 +188,8 @@ impl Drive {
         let mut number = 0;
         for tick in 0.. {
             // What was told is looked at first: an error means that no more is due.
-            if clock.due.wait_for(|due| *due > tick).await.is_err() {
+            let is_over = clock.due.wait_for(|due| *due > tick).await.is_err();
+            if is_over || clock.is_stopped.load(Ordering::Relaxed) {
                 break;
             }
             since_sample += 1;
