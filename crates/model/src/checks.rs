@@ -83,7 +83,8 @@ fn vanished(before: &World, after: &World, region: u8, rules: Rules) -> Result<(
     let vector = &after.region(region).shard.vector;
     let is_promised = |number: &u8| {
         let is_given_up = *number < OPS as u8 && after.client.given_up >> number & 1 == 1;
-        let is_covered = after.region(region).shard.covers(*number, rules);
+        let shard = &after.region(region).shard;
+        let is_covered = shard.covers(*number, rules) || shard.is_forgotten;
         let is_of_before = is_covered && is_older(&after.logs, vector, *number);
         !is_given_up && !is_of_before
     };

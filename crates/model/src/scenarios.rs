@@ -209,6 +209,24 @@ pub const TOMBSTONE_OLD_DISK: Scenario = Scenario {
     ..QUIET
 };
 
+/// A register that is deleted after the window of all before has passed, in a log that is then sealed; a copy.
+pub const YOUNG_TOMBSTONE: Scenario = Scenario {
+    name: "a late delete of the register in a sealed log, a copy, garbage",
+    writes: &[true],
+    faulty: REGION_0,
+    opening: &[
+        Action::WindowPasses,
+        Action::Write(0, 0),
+        Action::Crash(0),
+        Action::Answer(0, 1),
+        Action::Answer(0, 2),
+        Action::Answer(0, 1),
+        Action::BecomeWhole(0),
+    ],
+    budget: Budget { writes: 2, crashes: 1, garbage: true, ..NOTHING },
+    ..QUIET
+};
+
 /// A counter that is deleted, and garbage.
 pub const DELETED_GARBAGE: Scenario = Scenario {
     name: "a delete of the counter, a plain add, garbage",

@@ -66,6 +66,8 @@ pub enum Variant {
     NoWindow,
     /// F30: acks count for `Stable` though they were taken before what it covers left the window.
     EarlyAcksCount,
+    /// `Stable` covers a sealed log whole, also what in it may still be sent again.
+    AgeEndsAtSeals,
     /// F32: `Stable` is written though a removed region's log is not sealed yet.
     StableBeforeRemovedSealed,
     /// The generation of adds is not looked at: a delete empties the slots and that is all.

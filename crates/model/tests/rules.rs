@@ -67,6 +67,7 @@ caught! {
     a_deleted_counter_keeps_its_generation: CounterTombstoneDropped in DELETED_GARBAGE within 8_800;
     what_can_be_sent_again_has_a_window: NoWindow in EXPIRY_ROLLBACK within 90_000;
     acks_count_once_the_window_has_passed: EarlyAcksCount in TOMBSTONE_REMOVAL within 60_000;
+    what_stable_covers_is_old_also_in_sealed_logs: AgeEndsAtSeals in YOUNG_TOMBSTONE within 20_000;
     stable_waits_for_the_heir: StableBeforeRemovedSealed in TOMBSTONE_REMOVAL within 100_000;
     adds_that_had_not_seen_a_delete_go_with_it: AddsIgnoreGenerations in RETRIES within 500;
     a_restart_opens_a_new_epoch: ReuseEpoch in ROLLBACK_ADDS within 2_500;

@@ -44,19 +44,29 @@ pub fn has_garbage(world: &World, region: u8, through: u8, rules: Rules) -> bool
             && stands(Record::Delete { generation }))
 }
 
-/// How far a region's log holds nothing that the window may still let in again.
-fn aged(world: &World, region: u8) -> u8 {
+/// How far a region's log holds nothing that may still be sent again, nor seals a log that does.
+fn aged(world: &World, region: u8, rules: Rules) -> u8 {
     let own = world.region(region);
     let records = world.logs.prefix(own.log, own.shard.held(own.log));
-    let is_young = |record: &Record| matches!(record, Record::Write { write, .. } if world.client.young >> write & 1 == 1);
+    let is_young = |record: &Record| is_young(world, record, rules);
     records.iter().position(is_young).unwrap_or(records.len()) as u8
+}
+
+fn is_young(world: &World, record: &Record, rules: Rules) -> bool {
+    match *record {
+        Record::Write { write, .. } => world.client.young >> write & 1 == 1,
+        Record::Seal { log, end } if !rules.breaks(Variant::AgeEndsAtSeals) => {
+            world.logs.prefix(log, end).iter().any(|record| is_young(world, record, rules))
+        }
+        _ => false,
+    }
 }
 
 /// The `Stable` that a region may write, if any.
 #[must_use]
 pub fn stable(world: &World, region: u8, rules: Rules) -> Option<Stable> {
     let own = world.region(region);
-    let mut through = aged(world, region);
+    let mut through = aged(world, region, rules);
     let mut ends = Vector::default();
     for member in world.others(region) {
         let ack = own.acks[usize::from(member)]?;
