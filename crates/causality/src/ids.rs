@@ -190,10 +190,28 @@ pub struct SessionId {
 impl SessionId {
     /// A session that its client named instead of opening it: the name's digest stands where an epoch would.
     ///
-    /// It is one region's: another region makes another id of the same name.
+    /// It is one region's: another region makes another id of the same name. It counts as opened at the end of the
+    /// present window, so that it lives for one to two of them; a retry may come in the next one, see
+    /// [`SessionId::neighbours`].
     #[must_use]
-    pub const fn named(home: RegionId, opened: Time, name_digest: u128) -> Self {
+    pub fn named(home: RegionId, name_digest: u128, wall: Time, window_ms: u64) -> Self {
+        let window = Self::window(window_ms);
+        let opened = Time((wall.0 / window + 1).saturating_mul(window));
         Self { home, epoch: Epoch(name_digest), opened, random: 0 }
+    }
+
+    const fn window(window_ms: u64) -> u64 {
+        let ntp = ((window_ms as u128) << 32) / 1_000;
+        if ntp == 0 { 1 } else { ntp as u64 }
+    }
+
+    /// The sessions of the same name one window earlier and, should the clock step back, one later.
+    #[must_use]
+    pub const fn neighbours(&self, window_ms: u64) -> [Self; 2] {
+        let window = Self::window(window_ms);
+        let earlier = Self { opened: Time(self.opened.0.saturating_sub(window)), ..*self };
+        let later = Self { opened: Time(self.opened.0.saturating_add(window)), ..*self };
+        [earlier, later]
     }
 
     /// Whether its client named it: then no epoch opened it.

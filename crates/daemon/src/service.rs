@@ -9,8 +9,8 @@ use dashmap::DashMap;
 use tokio::sync::{mpsc, oneshot};
 use tombolo_causality::{RegionId, Router, SessionId, ShardId, TenantId, Time};
 use tombolo_codec::{
-    AwaitScope, Checkpoint, Laggard, Op, Position, ReadValue, Reject, RejectCode, SealKey, SessionPart,
-    Token, Verb, request_digest,
+    AwaitScope, Checkpoint, Digest, Laggard, Op, Position, ReadValue, Reject, RejectCode, SealKey,
+    SessionPart, Token, Verb, request_digest,
 };
 use tombolo_gateway::service::{Awaited, Caller, Identity, ReadRequest, WriteRequest, Written};
 use tombolo_gateway::status::{ShardDigest, Status};
@@ -404,6 +404,14 @@ impl Service for Region {
         let identity = &self.0.identity;
         let random = u64::try_from(draw() >> 64).expect("the upper half of 128 bits");
         Ok(SessionId { home: identity.region, epoch: identity.epoch, opened: wall(), random })
+    }
+
+    fn named_session(&self, caller: Caller, name: &[u8]) -> SessionId {
+        let identity = &self.0.identity;
+        let digest = Digest::of(&[b"named session", &caller.tenant.0.to_le_bytes(), name]);
+        let half = digest.0.first_chunk().expect("a digest is longer than half of it");
+        let window_ms = identity.window_seconds.saturating_mul(1_000);
+        SessionId::named(identity.region, u128::from_le_bytes(*half), wall(), window_ms)
     }
 
     async fn wait(&self, token: Token, scope: AwaitScope, timeout: Duration) -> Result<Awaited, Reject> {

@@ -20,7 +20,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -108,16 +108,10 @@ pub fn http_router<S: Service>(service: S, stats: Arc<DoorStats>) -> Router {
         .with_state(app)
 }
 
-/// Counts, refuses what no route may ignore, and names the region in every answer.
+/// Counts, and names the region in every answer.
 async fn around<S: Service>(State(app): State<App<S>>, request: Request, next: Next) -> Response {
     app.stats.count_request();
-    let mut response = if request.headers().contains_key("idempotency-key") {
-        let text = "`Idempotency-Key` is not there yet: open a session with POST /v1/sessions and number the \
-                    request in it, then a retry counts once in its home region";
-        Problem::from(Reject::new(RejectCode::NotSupported, text)).into_response()
-    } else {
-        next.run(request).await
-    };
+    let mut response = next.run(request).await;
     if let Some(code) = response.extensions().get::<RejectCode>() {
         app.stats.count_reject(*code);
     }

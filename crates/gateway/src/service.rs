@@ -144,6 +144,9 @@ pub trait Service: Clone + Send + Sync + 'static {
     /// Opens a session homed here.
     fn open_session(&self, caller: Caller) -> Result<SessionId, Reject>;
 
+    /// The session that a caller means by a name of its own: exact in this region, for the window.
+    fn named_session(&self, caller: Caller, name: &[u8]) -> SessionId;
+
     /// Waits until a token's effects are durable and visible in the scope's regions.
     fn wait(
         &self,

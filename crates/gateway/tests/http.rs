@@ -241,15 +241,29 @@ async fn limits_hold_before_anything_is_kept() {
 }
 
 #[tokio::test]
-async fn an_idempotency_key_is_refused_and_never_ignored() {
+async fn an_idempotency_key_names_a_session_of_one_request() {
     let table = Table::open();
     let door = support::http(&table).await;
     let body = json!({"ops": [{"op": "add", "key": "a", "delta": "1"}]}).to_string();
-    let answer = post_text(&door, "/v1/ops", "Idempotency-Key: 1\r\n", &body).await;
-    let text = answer.problem(501, "not_supported");
-    assert!(text.contains("session"), "{text}");
-    assert_eq!(answer.json()["applied"], "no");
-    assert!(table.writes().is_empty());
+    let first = post_text(&door, "/v1/ops", "Idempotency-Key: one\r\n", &body).await;
+    assert_eq!((first.status, &first.json()["replayed"]), (200, &json!(false)));
+    let again = post_text(&door, "/v1/ops", "Idempotency-Key: one\r\n", &body).await;
+    assert_eq!((again.status, &again.json()["replayed"]), (200, &json!(true)));
+    let other = post_text(&door, "/v1/ops", "Idempotency-Key: two\r\n", &body).await;
+    assert_eq!((other.status, &other.json()["replayed"]), (200, &json!(false)));
+    let places: Vec<_> = table.writes().iter().map(|write| write.session.unwrap()).collect();
+    assert!(places.iter().all(|place| place.id.is_named() && (place.number, place.settled) == (1, 0)));
+    assert!(places[0].id == places[1].id && places[0].id != places[2].id);
+
+    let long = format!("Idempotency-Key: {}\r\n", "k".repeat(257));
+    for head in ["Idempotency-Key: \r\n", "Idempotency-Key: a\r\nIdempotency-Key: b\r\n", &long] {
+        post_text(&door, "/v1/ops", head, &body).await.problem(400, "malformed");
+    }
+    let id = post(&door, "/v1/sessions", json!({})).await.json()["session"].as_str().unwrap().to_owned();
+    let both = json!({"session": {"id": id, "number": 1}, "ops": [{"op": "add", "key": "a", "delta": "1"}]});
+    let answer = post_text(&door, "/v1/ops", "Idempotency-Key: one\r\n", &both.to_string()).await;
+    answer.problem(400, "malformed");
+    assert_eq!(table.writes().len(), 3);
 }
 
 #[tokio::test]

@@ -119,6 +119,51 @@ async fn a_pipeline_cut_at_any_byte_gives_the_same_replies() {
 }
 
 #[tokio::test]
+async fn an_add_with_a_producer_and_an_id_counts_once_and_says_so() {
+    let table = Table::open();
+    let door = support::resp(&table).await;
+    let mut peer = Peer::connect(&door).await;
+    peer.chat(&["INCRBY k 5 IDMP shop 1", "INCRBY k 5 IDMP shop 1"], ":5\r\n+DUPLICATE\r\n").await;
+    peer.chat(&["DECR k IDMP shop 2", "INCR k IDMP till 2", "GET k"], ":4\r\n:5\r\n$1\r\n5\r\n").await;
+    let places: Vec<_> = table.writes().iter().map(|write| write.session.unwrap()).collect();
+    assert!(places.iter().all(|place| place.id.is_named()));
+    assert!(places[0].id == places[2].id && places[2].id != places[3].id);
+
+    // The id of a session that a region opened is that session, in every region.
+    peer.send(&["SESSION OPEN"]).await;
+    let key = tombolo_codec::SealKey::new([5; 32]);
+    let opened = tombolo_gateway::Service::open_session(
+        &table,
+        tombolo_gateway::service::Caller { tenant: tombolo_causality::TenantId::DEFAULT, is_admin: false },
+    );
+    let id = tombolo_codec::SessionToken(opened.unwrap()).encode(&key);
+    peer.expect(&format!("${}\r\n{id}\r\n", id.len())).await;
+    peer.chat(&[&format!("INCR k IDMP {id} 7 SETTLED 6"), &format!("SESSION CLOSE {id}")], ":6\r\n+OK\r\n")
+        .await;
+    let place = table.writes().last().unwrap().session.unwrap();
+    assert!(!place.id.is_named() && (place.number, place.settled) == (7, 6));
+
+    // An altered id is no name.
+    let altered = format!("{}{}", &id[..id.len() - 1], if id.ends_with('A') { 'B' } else { 'A' });
+    for wrong in [
+        format!("INCR k IDMP {altered} 8"),
+        "INCR k IDMP shop 0".into(),
+        "INCR k IDMP shop x".into(),
+        "INCR k IDMP shop".into(),
+        "INCR k IDMP shop 1 SETTLED".into(),
+        "SESSION CLOSE shop".into(),
+        "SESSION".into(),
+    ] {
+        peer.chat(&[&wrong], "-ERR ").await;
+        while !peer.seen().ends_with('\n') {
+            peer.stream.read_buf(&mut peer.buffer).await.unwrap();
+        }
+        peer.buffer.clear();
+    }
+    assert_eq!(table.writes().len(), 5);
+}
+
+#[tokio::test]
 async fn consecutive_writes_are_one_request_and_so_are_consecutive_reads() {
     let table = Table::open();
     let door = support::resp(&table).await;
@@ -290,7 +335,7 @@ async fn what_stock_clients_send_first_is_answered() {
         "CONFIG GET append*",
     ];
     let expected = "+OK\r\n+OK\r\n$3\r\napp\r\n:1\r\n+OK\r\n-ERR DB index is out of range\r\n$2\r\nhi\r\n$2\r\nhi\r\n\
-                    :30\r\n*2\r\n*10\r\n$3\r\nget\r\n:2\r\n*2\r\n+readonly\r\n+fast\r\n:1\r\n:1\r\n:1\r\n*0\r\n*0\r\n*0\r\n*0\r\n$-1\r\n*0\r\n+OK\r\n\
+                    :31\r\n*2\r\n*10\r\n$3\r\nget\r\n:2\r\n*2\r\n+readonly\r\n+fast\r\n:1\r\n:1\r\n:1\r\n*0\r\n*0\r\n*0\r\n*0\r\n$-1\r\n*0\r\n+OK\r\n\
                     *4\r\n$11\r\nappendfsync\r\n$6\r\nalways\r\n$10\r\nappendonly\r\n$3\r\nyes\r\n";
     peer.chat(&lines, expected).await;
     peer.send(&["TIME", "INFO server", "QUIT"]).await;

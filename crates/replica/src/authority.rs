@@ -49,14 +49,28 @@ impl Replica {
         up_ms > self.options.window_ms.saturating_add(self.options.drift_ms_max.saturating_mul(2))
     }
 
-    /// What this region does with a request.
-    ///
-    /// Errors: a refusal.
-    pub(crate) fn duty(&self, part: &WritePart, now: Now) -> Result<Duty, Reject> {
-        part.session.as_ref().map_or(Ok(Duty::Log), |session| self.duty_of(session, now))
+    /// The place in a session that a request has: of a session that its client named, the window in which the number
+    /// was first seen.
+    pub(crate) fn place(&self, part: &WritePart) -> Option<SessionPart> {
+        let place = part.session?;
+        let is_known = |id: &SessionId| {
+            self.state.sessions.known(id, place.number) != Known::New
+                || self.writer.staged_number(*id, place.number).is_some()
+                || self.state.cells.conditionals.get(id, place.number).is_some()
+        };
+        if !place.id.is_named() || is_known(&place.id) {
+            return Some(place);
+        }
+        let neighbours = place.id.neighbours(self.options.window_ms);
+        let id = neighbours.into_iter().find(is_known).unwrap_or(place.id);
+        Some(SessionPart { id, ..place })
     }
 
-    fn duty_of(&self, session: &SessionPart, now: Now) -> Result<Duty, Reject> {
+    /// What this region does with a request at this place.
+    ///
+    /// Errors: a refusal.
+    pub(crate) fn duty(&self, place: Option<&SessionPart>, now: Now) -> Result<Duty, Reject> {
+        let Some(session) = place else { return Ok(Duty::Log) };
         let id = &session.id;
         self.check_expired(id, now)?;
         // Known by this number, if the ops are the same.
@@ -80,11 +94,11 @@ impl Replica {
             }
             Known::New => {}
         }
-        let is_authority = self.is_authority(id, now);
         if let Some(staged) = self.writer.staged_number(*id, session.number) {
             let log = Some(self.writer.name());
             return replay(staged.digest, Duty::Replay { log, is_conditional: staged.is_conditional });
         }
+        let is_authority = self.is_authority(id, now);
         if let Some((digest, dot)) = self.state.cells.conditionals.get(id, session.number) {
             let known = Duty::Replay { log: Some(dot.log), is_conditional: true };
             return replay(digest, if is_authority { Duty::Absorb } else { known });

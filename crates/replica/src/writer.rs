@@ -16,8 +16,10 @@ use crate::effect::Outcome;
 use crate::input::Ticket;
 use crate::logs::{LogName, log_id};
 
+/// Closed batches that may wait to be answered: for their sync, or where answers do not wait for that, to be staged.
+const UNANSWERED_MAX: usize = 4;
 /// Closed batches that may wait for their sync.
-const IN_FLIGHT_MAX: usize = 4;
+const IN_FLIGHT_MAX: usize = 256;
 /// An open batch this long is closed although another one is still being synced.
 const OVERLAP_BYTES: usize = 128 * 1_024;
 /// The longest time between two batches that the writer waits for more callers, in milliseconds.
@@ -62,6 +64,8 @@ pub(crate) struct Writer {
     ops_total: u64,
     durable: Seq,
     in_flight: VecDeque<InFlight>,
+    /// Through which batch callers were answered before the sync.
+    answered: Seq,
     /// Time from one batch to the next, learned from how many callers the last ones gathered; in milliseconds.
     pace_ms: u64,
     closed_at_ms: u64,
@@ -85,6 +89,7 @@ impl Writer {
             ops_total: 0,
             durable: Seq::ZERO,
             in_flight: VecDeque::new(),
+            answered: Seq::ZERO,
             pace_ms: 0,
             closed_at_ms: 0,
             staged_numbers: HashMap::default(),
@@ -205,12 +210,17 @@ impl Writer {
 
     /// When the open batch may be closed if nothing else happens; none if there is nothing to wait for but a sync.
     pub(crate) fn next_close_ms(&self) -> Option<u64> {
-        let waits_for_pace = !self.open.is_empty() && self.in_flight.is_empty();
+        let waits_for_pace = !self.open.is_empty() && self.unanswered_count() == 0;
         waits_for_pace.then(|| self.closed_at_ms + self.pace_ms)
     }
 
+    fn unanswered_count(&self) -> usize {
+        self.in_flight.iter().rev().take_while(|waiting| waiting.batch.header().seq > self.answered).count()
+    }
+
     fn may_close(&self, now_ms: u64) -> bool {
-        if self.open.is_empty() || self.in_flight.len() >= IN_FLIGHT_MAX {
+        let is_busy = self.unanswered_count() >= UNANSWERED_MAX || self.in_flight.len() >= IN_FLIGHT_MAX;
+        if self.open.is_empty() || is_busy {
             return false;
         }
         let is_due = self.next_close_ms().is_some_and(|due_ms| now_ms >= due_ms);
@@ -255,6 +265,7 @@ impl Writer {
 
     /// Takes the answers of all batches staged through `through`.
     pub(crate) fn take_staged(&mut self, through: Seq) -> Vec<Pending> {
+        self.answered = through.max(self.answered);
         let staged = self.in_flight.iter_mut().take_while(|waiting| waiting.batch.header().seq <= through);
         staged.flat_map(|waiting| std::mem::take(&mut waiting.pending)).collect()
     }

@@ -69,8 +69,9 @@ impl Replica {
     }
 
     pub(crate) fn check_only(&mut self, part: &WritePart, now: Now) -> Result<(), Reject> {
-        let duty = self.duty(part, now)?;
-        if let (Some(session), Duty::Replay { log, is_conditional }) = (&part.session, duty) {
+        let place = self.place(part);
+        let duty = self.duty(place.as_ref(), now)?;
+        if let (Some(session), Duty::Replay { log, is_conditional }) = (&place, duty) {
             return self.replay_answer(part, session, log, is_conditional).map(|_| ());
         }
         self.check_storage()?;
@@ -98,13 +99,14 @@ impl Replica {
 
     pub(crate) fn try_write(&mut self, part: &WritePart, now: Now) -> Result<(Seq, Outcome), Reject> {
         let own = self.writer.log();
-        let duty = self.duty(part, now)?;
-        if let (Some(session), Duty::Replay { log, is_conditional }) = (&part.session, duty) {
+        let place = self.place(part);
+        let duty = self.duty(place.as_ref(), now)?;
+        if let (Some(session), Duty::Replay { log, is_conditional }) = (&place, duty) {
             return self.replay_answer(part, session, log, is_conditional);
         }
         self.check_storage()?;
         let count = part.ops.len();
-        if let (Some(session), Duty::Absorb) = (&part.session, duty) {
+        if let (Some(session), Duty::Absorb) = (&place, duty) {
             let seq = self.absorb(session.id, session.number);
             return Ok((seq, Outcome::replayed([Position { log: own, seq }], false, count)));
         }
@@ -132,7 +134,7 @@ impl Replica {
             outcome.stamps.push(admitted.stamp);
             outcome.values.push(admitted.value);
         }
-        if let Some(session) = &part.session {
+        if let Some(session) = &place {
             let op = SessionOp { session: session.id, number: session.number, digest: session.digest };
             if is_authority {
                 self.writer.open().op(op);

@@ -14,7 +14,9 @@ use tombolo_codec::{Kind, Op, Reject, SessionToken, StampSource, Verb};
 use super::problem::Problem;
 use super::{App, body};
 use crate::admission;
-use crate::service::{Service, WriteRequest};
+use crate::service::{Service, SessionRef, WriteRequest};
+
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -112,9 +114,19 @@ pub(super) async fn write<S: Service>(
     let caller = app.caller(&headers)?;
     let service = &app.service;
     let body: OpsBody = body::json(&headers, body).await?;
-    let session = match body.session {
-        None => None,
-        Some(place) => {
+    let named = idempotency_key(&headers)?;
+    let session = match (body.session, named) {
+        (None, None) => None,
+        (None, Some(name)) => {
+            let id = service.named_session(caller, name);
+            Some(SessionRef { id, number: 1, settled: 0 })
+        }
+        (Some(_), Some(_)) => {
+            let text =
+                "a request is known by its number in `session` or by its `Idempotency-Key`; send one of them";
+            return Err(Problem::malformed(text.to_owned()));
+        }
+        (Some(place), None) => {
             let key = service.seal_key();
             Some(admission::open_session_ref(&place.id, place.number, place.settled, key)?)
         }
@@ -131,6 +143,21 @@ pub(super) async fn write<S: Service>(
         conditional: written.conditional,
         stamps: written.stamps.iter().map(|stamp| stamp.map(|stamp| stamp.to_string())).collect(),
     }))
+}
+
+/// The name a request is to be known by, in this region and for the window.
+///
+/// Errors: `malformed`.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&[u8]>, Problem> {
+    let mut keys = headers.get_all("idempotency-key").iter();
+    match (keys.next(), keys.next()) {
+        (None, _) => Ok(None),
+        (Some(key), None) if (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) => Ok(Some(key.as_bytes())),
+        _ => {
+            let text = format!("one `Idempotency-Key` of 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes, or none");
+            Err(Problem::malformed(text))
+        }
+    }
 }
 
 /// The ops in a body of `POST /v1/ops`; `draw` gives 128 random bits for each stamp that is fixed here.

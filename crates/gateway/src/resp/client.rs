@@ -10,14 +10,17 @@ use std::time::Duration;
 use std::vec::IntoIter;
 
 use bytes::Bytes;
-use tombolo_codec::{Applied, AwaitScope, Op, ReadValue, Reject, RejectCode, limits};
+use tombolo_causality::SessionId;
+use tombolo_codec::{
+    Applied, AwaitScope, Op, ReadValue, Reject, RejectCode, SessionToken, TokenError, limits,
+};
 
 use super::command::{self, Command, Read, Refusal, Write};
 use super::request::ProtocolError;
 use super::transaction::Transaction;
 use super::write_mark::WriteMark;
 use super::{Protocol, ReplyWriter};
-use crate::service::{Caller, ReadRequest};
+use crate::service::{Caller, ReadRequest, SessionRef, WriteRequest};
 use crate::{DoorStats, Service, admission};
 
 /// Most ops of a run.
@@ -215,6 +218,53 @@ impl<S: Service> Client<S> {
         Ok(written.values.into_iter())
     }
 
+    /// A write that counts once. One that had counted before is answered `DUPLICATE`: its value is not kept.
+    async fn write_once(
+        &mut self,
+        write: &Write,
+        producer: &[u8],
+        number: u64,
+        settled: u64,
+    ) -> Result<(), Reject> {
+        let caller = self.caller()?;
+        let id = match self.session_of(producer)? {
+            Some(id) => id,
+            None => self.service.named_session(caller, producer),
+        };
+        let mut ops: Vec<Op> = Vec::new();
+        write.push_ops(|| self.service.draw(), &mut ops);
+        let session = Some(SessionRef { id, number, settled });
+        let request = WriteRequest { session, ..admission::plain(ops, true) };
+        let written = admission::write(&self.service, caller, request).await?;
+        self.mark.absorb(&written.token);
+        if written.replayed {
+            self.replies.simple("DUPLICATE");
+        } else {
+            self.reply_to_write(write, &mut written.values.into_iter());
+        }
+        Ok(())
+    }
+
+    fn open_session(&self) -> Result<String, Reject> {
+        let id = self.service.open_session(self.caller()?)?;
+        Ok(SessionToken(id).encode(self.service.seal_key()))
+    }
+
+    /// The session a region opened, if the text is the id of one; none if it is a name.
+    ///
+    /// Errors: `bad_token` for an id that was altered, or that another cluster's region opened.
+    fn session_of(&self, text: &[u8]) -> Result<Option<SessionId>, Reject> {
+        let Ok(text) = std::str::from_utf8(text) else { return Ok(None) };
+        match SessionToken::decode(text, self.service.seal_key()) {
+            Ok(SessionToken(id)) => Ok(Some(id)),
+            Err(TokenError::Malformed) => Ok(None),
+            Err(error @ TokenError::Foreign) => Err(Reject::new(
+                RejectCode::BadToken,
+                format!("the session id is not one of this cluster's: {error}"),
+            )),
+        }
+    }
+
     /// Reads in one request; gives a value for each key.
     pub(super) async fn read_values(
         &mut self,
@@ -232,6 +282,21 @@ impl<S: Service> Client<S> {
     async fn perform(&mut self, command: Command) {
         match command {
             Command::Write(_) | Command::Read(_) => unreachable!("reads and writes go through runs"),
+            Command::WriteOnce { write, producer, number, settled } => {
+                if let Err(reject) = self.write_once(&write, &producer, number, settled).await {
+                    self.reject(&reject);
+                }
+            }
+            Command::OpenSession => match self.open_session() {
+                Ok(id) => self.replies.bulk(id.as_bytes()),
+                Err(reject) => self.reject(&reject),
+            },
+            Command::CloseSession { id } => match self.session_of(&id) {
+                // What was logged of it stays known for the window; nothing else is held for it.
+                Ok(Some(_)) => self.replies.simple("OK"),
+                Ok(None) => self.malformed("SESSION CLOSE takes an id that SESSION OPEN gave"),
+                Err(reject) => self.reject(&reject),
+            },
             Command::Talk(talk) => self.talk(&talk),
             Command::Hello(hello) => self.greet(hello),
             Command::Auth { token } => {

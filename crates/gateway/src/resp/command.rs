@@ -116,12 +116,32 @@ pub(super) struct Hello {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Command {
     Write(Write),
+    /// A write that counts once however often it is sent: at this place in a session, or under a name of the client's.
+    WriteOnce {
+        write: Write,
+        producer: Bytes,
+        number: u64,
+        settled: u64,
+    },
+    OpenSession,
+    CloseSession {
+        id: Bytes,
+    },
     Read(Read),
     Talk(Talk),
     Hello(Hello),
-    Auth { token: Bytes },
-    Wait { others: u64, timeout: Duration },
-    WaitDurable { locals: u64, others: u64, timeout: Duration },
+    Auth {
+        token: Bytes,
+    },
+    Wait {
+        others: u64,
+        timeout: Duration,
+    },
+    WaitDurable {
+        locals: u64,
+        others: u64,
+        timeout: Duration,
+    },
     Multi,
     Exec,
     Discard,
@@ -160,11 +180,18 @@ pub(super) fn parse(mut args: Vec<Bytes>) -> Result<Command, Refusal> {
         ("decr", [key]) => add(key, Ok(-1)),
         ("incrby", [key, delta]) => add(key, integer(delta)),
         ("decrby", [key, delta]) => add(key, integer(delta).and_then(negated)),
-        ("incr" | "decr" | "incrby" | "decrby", [_, rest @ ..]) if rest.iter().any(|arg| is(arg, "idmp")) => {
-            not_supported(
-                "IDMP is not there yet: open a session with POST /v1/sessions on the HTTP door, and number requests \
-                 there; a retry then counts once in its home region",
-            )
+        ("incr", [key, option, place @ ..]) if is(option, "idmp") => add_once(key, Ok(1), place),
+        ("decr", [key, option, place @ ..]) if is(option, "idmp") => add_once(key, Ok(-1), place),
+        ("incrby", [key, delta, option, place @ ..]) if is(option, "idmp") => {
+            add_once(key, integer(delta), place)
+        }
+        ("decrby", [key, delta, option, place @ ..]) if is(option, "idmp") => {
+            add_once(key, integer(delta).and_then(negated), place)
+        }
+        ("session", [verb]) if is(verb, "open") => Ok(Command::OpenSession),
+        ("session", [verb, id]) if is(verb, "close") => Ok(Command::CloseSession { id: id.clone() }),
+        ("session", [verb, ..]) => {
+            error(format!("unknown subcommand or wrong number of arguments for '{}'", verb.escape_ascii()))
         }
         ("set", [key, value]) => write(Write::Set { key: key.clone(), value: value.clone() }),
         ("set", [_, _, options @ ..]) => set_option(options),
@@ -277,6 +304,25 @@ fn patience(arg: &[u8]) -> Result<Duration, Refusal> {
 
 fn add(key: &Bytes, delta: Result<i64, Refusal>) -> Result<Command, Refusal> {
     write(Write::Add { key: key.clone(), delta: delta? })
+}
+
+/// `IDMP producer id [SETTLED number]`.
+fn add_once(key: &Bytes, delta: Result<i64, Refusal>, place: &[Bytes]) -> Result<Command, Refusal> {
+    let (producer, id, settled) = match place {
+        [producer, id] => (producer, id, None),
+        [producer, id, option, settled] if is(option, "settled") => (producer, id, Some(settled)),
+        _ => return error("IDMP takes a producer and an id, and may be followed by SETTLED and a number"),
+    };
+    if producer.is_empty() || producer.len() > limits::KEY_BYTES_MAX {
+        return error(format!("a producer is a name of 1 to {} bytes", limits::KEY_BYTES_MAX));
+    }
+    let Some(number) = count(id).ok().filter(|&number| number > 0) else {
+        return error("an id of IDMP is an integer above 0 that increases from op to op");
+    };
+    let settled = settled.map_or(Ok(0), |settled| count(settled))?;
+    let write = Write::Add { key: key.clone(), delta: delta? };
+    write.check()?;
+    Ok(Command::WriteOnce { write, producer: producer.clone(), number, settled })
 }
 
 fn write(write: Write) -> Result<Command, Refusal> {

@@ -33,8 +33,8 @@ pub(super) const COMMANDS: &[Spec] = &[
     spec("client", -2, TALKS, NO_KEYS),
     spec("command", -1, TALKS, NO_KEYS),
     spec("config", -2, TALKS, NO_KEYS),
-    spec("decr", 2, WRITES, ONE_KEY),
-    spec("decrby", 3, WRITES, ONE_KEY),
+    spec("decr", -2, WRITES, ONE_KEY),
+    spec("decrby", -3, WRITES, ONE_KEY),
     spec("del", -2, REMOVES, ALL_KEYS),
     spec("discard", 1, TALKS, NO_KEYS),
     spec("echo", 2, TALKS, NO_KEYS),
@@ -42,8 +42,8 @@ pub(super) const COMMANDS: &[Spec] = &[
     spec("exists", -2, READS, ALL_KEYS),
     spec("get", 2, READS, ONE_KEY),
     spec("hello", -1, ENTERS, NO_KEYS),
-    spec("incr", 2, WRITES, ONE_KEY),
-    spec("incrby", 3, WRITES, ONE_KEY),
+    spec("incr", -2, WRITES, ONE_KEY),
+    spec("incrby", -3, WRITES, ONE_KEY),
     spec("info", -1, TALKS, NO_KEYS),
     spec("mget", -2, READS, ALL_KEYS),
     spec("multi", 1, TALKS, NO_KEYS),
@@ -51,6 +51,7 @@ pub(super) const COMMANDS: &[Spec] = &[
     spec("quit", -1, ENTERS, NO_KEYS),
     spec("reset", 1, ENTERS, NO_KEYS),
     spec("select", 2, TALKS, NO_KEYS),
+    spec("session", -2, TALKS, NO_KEYS),
     spec("set", -3, WRITES, ONE_KEY),
     spec("strlen", 2, READS, ONE_KEY),
     spec("time", 1, TALKS, NO_KEYS),
@@ -99,10 +100,6 @@ const REFUSED: &[(&[&str], &str)] = &[
     (
         &["mset"],
         "is not there: its keys lie in several shards and would not be set as one; send SETs in a pipeline",
-    ),
-    (
-        &["session"],
-        "is not there yet: open one with POST /v1/sessions on the HTTP door, and number requests there",
     ),
     (
         &[

@@ -205,6 +205,16 @@ impl Service for Table {
             if let Some(reject) = &state.refuse_writes {
                 return Err(reject.clone());
             }
+            // A number that was seen before is answered, not applied.
+            let place = request.session.map(|session| (session.id, session.number));
+            let is_again = |earlier: &&WriteRequest| {
+                place.is_some() && earlier.session.map(|session| (session.id, session.number)) == place
+            };
+            if state.writes.iter().filter(is_again).count() > 1 {
+                let (stamps, values) = (vec![None; request.ops.len()], vec![None; request.ops.len()]);
+                let token = self.token_at(state.seq);
+                return Ok(Written { token, replayed: true, conditional: false, stamps, values });
+            }
             let seq = state.seq + 1;
             let region = self.0.identity.region;
             let fixed = |source| match source {
@@ -252,6 +262,11 @@ impl Service for Table {
     fn open_session(&self, _: Caller) -> Result<SessionId, Reject> {
         let Identity { region, epoch, .. } = self.0.identity;
         Ok(SessionId { home: region, epoch, opened: Time(1), random: 2 })
+    }
+
+    fn named_session(&self, caller: Caller, name: &[u8]) -> SessionId {
+        let digest = name.iter().fold(u128::from(caller.tenant.0), |sum, byte| sum * 31 + u128::from(*byte));
+        SessionId::named(self.0.identity.region, digest, Time(1), 1_000)
     }
 
     /// As if `ap-south` were out of reach.
