@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tombolo_causality::{ClusterId, LogId};
 use tombolo_codec::Digest;
 
-use crate::disk::{Disk, DiskError, parent, write_atomically};
+use crate::disk::{Disk, DiskError, parent, remove_if_there};
 use crate::log::WalSettings;
 use format::{Entry, FoundStamp, GROUPS_AT, STAMP_BYTES, STAMPS_AT, Stamp, align, encode_group, group_bytes};
 
@@ -23,6 +23,7 @@ use format::{Entry, FoundStamp, GROUPS_AT, STAMP_BYTES, STAMPS_AT, Stamp, align,
 pub(crate) const JOURNAL_DIR: &str = "journal";
 /// No journal file is longer.
 pub(crate) const JOURNAL_BYTES_MAX: u64 = 64 * 1_024 * 1_024;
+const PAGE_BYTES: usize = 4_096;
 
 /// One of the two files.
 #[derive(Debug)]
@@ -206,10 +207,31 @@ fn open_file<D: Disk>(
         }
     }
     let stamp = Stamp::start(cluster, path);
-    let mut bytes = vec![0; usize::try_from(file_bytes).expect("bounded")];
-    bytes[..STAMP_BYTES].copy_from_slice(&stamp.encode());
-    write_atomically(disk, path, &bytes)?;
+    let beside = format!("{path}.new");
+    remove_if_there(disk, &beside)?;
+    let file = disk.create(&beside)?;
+    if let Err(error) = fill(disk, &file, &stamp, file_bytes) {
+        // The first error is the one to report; a file left here has no meaning and goes at the next start.
+        let _ = disk.remove(&beside);
+        return Err(error);
+    }
+    disk.rename(&beside, path)?;
+    disk.sync_dir(JOURNAL_DIR)?;
     Ok((JournalFile { file: disk.open(path)?, next_slot: 1 }, stamp))
+}
+
+/// Writes the first stamp and zeros page by page: after one long write the system may keep the file in pieces of 2 MiB
+/// and take each sync for one of a whole piece, which costs a third more CPU.
+fn fill<D: Disk>(disk: &D, file: &D::File, stamp: &Stamp, file_bytes: u64) -> Result<(), DiskError> {
+    let mut page = [0; PAGE_BYTES];
+    page[..STAMP_BYTES].copy_from_slice(&stamp.encode());
+    disk.write_at(file, 0, &page)?;
+    page.fill(0);
+    for at in (PAGE_BYTES as u64..file_bytes).step_by(PAGE_BYTES) {
+        let bytes = usize::try_from(file_bytes - at).map_or(PAGE_BYTES, |left| left.min(PAGE_BYTES));
+        disk.write_at(file, at, &page[..bytes])?;
+    }
+    disk.sync_data(file)
 }
 
 pub(crate) fn read_stamps<D: Disk>(disk: &D, file: &D::File) -> Result<[FoundStamp; 2], DiskError> {
