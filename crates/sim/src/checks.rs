@@ -17,6 +17,7 @@ pub(crate) mod r4;
 pub(crate) mod r8;
 pub(crate) mod s1;
 pub(crate) mod s2;
+pub(crate) mod s4;
 pub(crate) mod w1;
 pub(crate) mod w2;
 pub(crate) mod w3;
@@ -25,10 +26,13 @@ pub(crate) mod w6;
 pub(crate) mod w9;
 
 use tombolo_causality::{LogId, Seq};
+use tombolo_codec::records::SessionOp;
 use tombolo_codec::{Batch, Position};
 
 use crate::process::Recovered;
 use crate::queue::MS;
+use crate::rare::Rare;
+use crate::truth::number_key;
 use crate::world::{Event, World};
 
 /// Errors: which invariant broke, and how.
@@ -67,9 +71,21 @@ impl World {
         if is_new {
             self.check_h1(node, batch)?;
             self.check_seals(batch)?;
+            self.count_records(batch);
             self.truth.wrote(batch);
         }
         Ok(())
+    }
+
+    fn count_records(&mut self, batch: &Batch) {
+        let records = batch.records();
+        records.expires().for_each(|_| self.rare.count(Rare::FloorRaised));
+        records.stables().for_each(|_| self.rare.count(Rare::StableStated));
+        let shard = batch.header().log.shard;
+        let is_absorbed =
+            |op: &SessionOp| self.truth.numbers.contains_key(&number_key(shard, &op.session, op.number));
+        let absorbed = records.ops().filter(is_absorbed).count();
+        (0..absorbed).for_each(|_| self.rare.count(Rare::Absorbed));
     }
 
     /// A disk says that a log is durable through a batch.

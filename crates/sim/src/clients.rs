@@ -33,6 +33,8 @@ pub(crate) enum Fate {
 #[derive(Debug)]
 pub(crate) struct Add {
     pub(crate) fate: Fate,
+    /// Yes was said only by regions that are not its authority: it goes if its client gives it up.
+    pub(crate) is_conditional: bool,
     pub(crate) request: usize,
 }
 
@@ -148,7 +150,7 @@ impl Clients {
 
     /// A new accounted add of a shard; its digit is told by its number.
     pub(crate) fn account(&mut self, shard: usize, request: usize) -> usize {
-        self.adds[shard].push(Add { fate: Fate::Unknown, request });
+        self.adds[shard].push(Add { fate: Fate::Unknown, is_conditional: true, request });
         self.adds[shard].len() - 1
     }
 

@@ -72,6 +72,7 @@ impl World {
         let target = &mut process.threads[thread];
         if target.group.is_dirty() {
             target.group.sync(&mut |event| events.push(event));
+            target.group.settle();
         }
         target.is_busy = !target.inbox.is_empty();
         let is_busy = target.is_busy;

@@ -7,6 +7,7 @@ use crate::checks::Checked;
 use crate::plan::{Fault, signed};
 use crate::queue::{MS, Micros, SECOND};
 use crate::rare::Rare;
+use crate::sabotage::Sabotage;
 use crate::world::{Event, World, region_of};
 
 impl World {
@@ -44,7 +45,8 @@ impl World {
             Fault::Rot if self.nodes[node].is_up() => {
                 let is_power = self.chance.percent(30);
                 self.crash(node, is_power);
-                for _ in 0..1 + self.chance.below(2) {
+                let is_gross = self.sabotage == Sabotage::RotOfTheOnlyCopy;
+                for _ in 0..if is_gross { 20 } else { 1 + self.chance.below(2) } {
                     self.rot(node);
                 }
             }

@@ -318,6 +318,13 @@ impl World {
             Frame::Message(PeerMessage::Unsubscribe { log }) => {
                 self.input(node, usize::from(log.shard.0), Input::Unsubscribe { from, link, log })
             }
+            Frame::Message(PeerMessage::StableAsk { log, through }) => {
+                self.input(node, usize::from(log.shard.0), Input::StableAsked { from, link, log, through })
+            }
+            Frame::Message(PeerMessage::StableAnswer { log, through, own }) => {
+                let input = Input::StableAnswered { from, link, log, through, own };
+                self.input(node, usize::from(log.shard.0), input)
+            }
             Frame::Message(other) => Err(format!("a replica sent {other:?}")),
             Frame::Acks { epoch, positions } => {
                 if state.peer_epoch == Some(epoch) {

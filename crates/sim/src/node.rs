@@ -44,6 +44,8 @@ pub(crate) struct Node {
     pub(crate) process: Option<Process>,
     /// Its disk came back older, and it is not whole since.
     pub(crate) is_rolled_back: bool,
+    /// Its disk lost something, and it is not whole since.
+    pub(crate) is_ignorant: bool,
     /// Bits of its disk rotted before this start.
     pub(crate) is_rotten: bool,
     /// Ranges that rot took: they must come back.

@@ -90,6 +90,9 @@ pub(crate) struct Plan {
     pub(crate) paths: Vec<Vec<Path>>,
     pub(crate) segment_bytes: u64,
     pub(crate) session_numbers_max: usize,
+    pub(crate) journal_bytes: u64,
+    /// For how long anything may be sent again.
+    pub(crate) window: Micros,
     pub(crate) checkpoint_every: Option<Micros>,
     pub(crate) is_pruning: bool,
     pub(crate) clients: usize,
@@ -107,6 +110,11 @@ impl Plan {
         let (is_lossy, is_replaying, has_checkpoints, is_skewed) = (is_on(), is_on(), is_on(), is_on());
         let mut faults: Vec<Fault> = Fault::ALL.into_iter().filter(|_| is_on()).collect();
         sabotage.adjust(&mut faults);
+        // Forgetting is right only where clocks keep within their bound.
+        let is_expiring = is_on() && is_on();
+        if is_expiring {
+            faults.retain(|fault| *fault != Fault::ClockJump);
+        }
         // What rots or comes back older is taken from the logs of others: reconciliation by difference, which needs no
         // logs, is not there yet.
         let loses_disk = faults.iter().any(|fault| matches!(fault, Fault::Rot | Fault::Restore));
@@ -120,7 +128,7 @@ impl Plan {
         let nodes = (0..count).map(|_| NodePlan {
             is_relaxed: chance.percent(relaxed_percent),
             sync_takes: chance.range(100, 4_000),
-            offset_us: if is_skewed { signed(chance, 400 * MS) } else { signed(chance, 5 * MS) },
+            offset_us: if is_skewed { signed(chance, 200 * MS) } else { signed(chance, 5 * MS) },
             drift_ppm: if is_skewed { signed(chance, 300) } else { 0 },
         });
         let nodes: Vec<NodePlan> = nodes.collect();
@@ -146,6 +154,8 @@ impl Plan {
             paths,
             segment_bytes: chance.range(2_000, 60_000),
             session_numbers_max: chance.index(60) + 8,
+            journal_bytes: chance.range(10_000, 120_000),
+            window: if is_expiring { chance.range(4, 20) * SECOND } else { 86_400 * SECOND },
             checkpoint_every: has_checkpoints.then(|| chance.range(1_500, 15_000) * MS),
             is_pruning: has_checkpoints && !loses_disk && chance.percent(80),
             clients: usize::try_from(clients).expect("a few"),

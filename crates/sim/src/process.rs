@@ -8,7 +8,7 @@ use tombolo_codec::{Checkpoint, Schema};
 use tombolo_replica::{Durability, Options, Replica};
 use tombolo_wal::{
     DamageKind, Disk, GroupCommit, KnownEnd, Manifest, RecoveredLog, Store, WalError, WalSettings,
-    read_checkpoint,
+    read_checkpoint, redo,
 };
 
 use crate::checks::Checked;
@@ -21,13 +21,15 @@ use crate::world::{CLUSTER, Event, World, region_of, shard_of};
 
 /// Where the manifest lies.
 const MANIFEST: &str = "manifest";
+/// Time between two looks after what has expired.
+const TICK_EVERY: Micros = 1_000 * MS;
 /// How far ahead of a region's clock a stamp may lie.
 pub(crate) const DRIFT_MS_MAX: u64 = 500;
 
 /// What recovery made of one shard.
 pub(crate) struct Recovered {
     pub(crate) replica: Replica,
-    pub(crate) store: Store<CutDisk>,
+    pub(crate) shard: ShardId,
     pub(crate) logs: Vec<RecoveredLog>,
     /// The checkpoint it began with, and how many were damaged.
     pub(crate) checkpoint: Option<Checkpoint>,
@@ -52,6 +54,7 @@ impl World {
     pub(crate) fn settings(&self, node: usize) -> WalSettings {
         let mut settings = WalSettings::new(CLUSTER, region_of(node));
         settings.segment_bytes = self.plan.segment_bytes;
+        settings.journal_bytes = self.plan.journal_bytes;
         settings
     }
 
@@ -67,6 +70,7 @@ impl World {
             schema: Arc::new(Schema::default()),
             drift_ms_max: DRIFT_MS_MAX,
             session_numbers_max: self.plan.session_numbers_max,
+            window_ms: self.plan.window / MS,
         }
     }
 
@@ -77,11 +81,11 @@ impl World {
         }
         let epoch = Epoch(self.chance.wide());
         match self.recover_all(node, epoch) {
-            Ok(recovered) => {
+            Ok((recovered, threads)) => {
                 if self.nodes[node].disk.is_cut() {
                     return Err("a recovery went on after the power had gone".to_owned());
                 }
-                self.launch(node, epoch, recovered)
+                self.launch(node, epoch, recovered, threads)
             }
             Err(_) if self.nodes[node].disk.is_cut() => {
                 self.rare.count(Rare::PowerCutInRecovery);
@@ -112,7 +116,11 @@ impl World {
         }
     }
 
-    fn recover_all(&mut self, node: usize, epoch: Epoch) -> Result<Vec<Recovered>, WalError> {
+    fn recover_all(
+        &mut self,
+        node: usize,
+        epoch: Epoch,
+    ) -> Result<(Vec<Recovered>, Vec<CommitThread>), WalError> {
         let disk = self.nodes[node].disk.clone();
         let shards_count = self.plan.shards;
         Manifest { cluster: CLUSTER, region: region_of(node), shards_count }.claim(&disk)?;
@@ -123,14 +131,35 @@ impl World {
                 what: "W3: a damaged manifest was accepted",
             });
         }
-        let mut all = Vec::new();
-        for shard in (0..shards_count).map(ShardId) {
-            all.push(self.recover(node, shard, epoch)?);
+        let redone = redo(&disk, self.settings(node))?;
+        (0..redone.batches_count).for_each(|_| self.rare.count(Rare::JournalRedone));
+        if let Some(damage) = redone.damage.first() {
+            return Err(WalError::Manifest {
+                path: damage.path.clone(),
+                what: "W3: a journal that nothing damaged is said to be",
+            });
         }
-        Ok(all)
+        let mut all = Vec::new();
+        let mut stores: Vec<Vec<Store<CutDisk>>> = (0..self.plan.threads).map(|_| Vec::new()).collect();
+        for shard in (0..shards_count).map(ShardId) {
+            let (found, store) = self.recover(node, shard, epoch)?;
+            stores[usize::from(shard.0) % self.plan.threads].push(store);
+            all.push(found);
+        }
+        let mut threads = Vec::new();
+        for (thread, stores) in stores.into_iter().enumerate() {
+            let group = GroupCommit::open(&disk, self.settings(node), thread, stores)?;
+            threads.push(CommitThread { group, inbox: VecDeque::new(), is_busy: false, is_retry_due: false });
+        }
+        Ok((all, threads))
     }
 
-    fn recover(&self, node: usize, shard: ShardId, epoch: Epoch) -> Result<Recovered, WalError> {
+    fn recover(
+        &self,
+        node: usize,
+        shard: ShardId,
+        epoch: Epoch,
+    ) -> Result<(Recovered, Store<CutDisk>), WalError> {
         let disk = self.nodes[node].disk.clone();
         let found = read_checkpoint(&disk, shard, |bytes| Checkpoint::decode(&bytes, CLUSTER, shard))?;
         let checkpoint = found.checkpoint;
@@ -144,10 +173,16 @@ impl World {
         };
         let (store, logs) = Store::open(disk, self.settings(node), shard, &known, &mut each)?;
         let damaged_checkpoints = found.damaged.len();
-        Ok(Recovered { replica, store, logs, checkpoint, damaged_checkpoints, refused })
+        Ok((Recovered { shard, replica, logs, checkpoint, damaged_checkpoints, refused }, store))
     }
 
-    fn launch(&mut self, node: usize, epoch: Epoch, recovered: Vec<Recovered>) -> Checked {
+    fn launch(
+        &mut self,
+        node: usize,
+        epoch: Epoch,
+        recovered: Vec<Recovered>,
+        threads: Vec<CommitThread>,
+    ) -> Checked {
         self.hash.mix(epoch.0 as u64);
         for (shard, found) in recovered.iter().enumerate() {
             self.count_damage(found);
@@ -155,14 +190,13 @@ impl World {
         }
         let is_rolled_back = self.nodes[node].is_rolled_back || self.nodes[node].is_rotten;
         self.nodes[node].is_rotten = false;
+        self.nodes[node].is_ignorant |= is_rolled_back;
         if is_rolled_back {
             self.reassess_fates();
             self.checks.h1.forget_lost(&self.truth);
         }
         let mut shards = Vec::new();
-        let mut stores: Vec<Vec<Store<CutDisk>>> = (0..self.plan.threads).map(|_| Vec::new()).collect();
         for found in recovered {
-            stores[usize::from(found.store.shard().0) % self.plan.threads].push(found.store);
             shards.push(Shard {
                 replica: found.replica,
                 is_flush_due: false,
@@ -172,12 +206,6 @@ impl World {
                 barriers: BTreeMap::new(),
             });
         }
-        let thread = |stores| CommitThread {
-            group: GroupCommit::new(stores),
-            inbox: VecDeque::new(),
-            is_busy: false,
-            is_retry_due: false,
-        };
         let others = (0..self.nodes.len()).filter(|&other| other != node);
         let others_held =
             others.flat_map(|other| self.truth.held[other].iter().map(move |(&log, &seq)| (other, log, seq)));
@@ -186,7 +214,7 @@ impl World {
             epoch,
             started: self.queue.now(),
             shards,
-            threads: stores.into_iter().map(thread).collect(),
+            threads,
             stalled: BTreeSet::new(),
             links: BTreeMap::new(),
             acks: vec![BTreeMap::new(); self.nodes.len()],
@@ -214,11 +242,19 @@ impl World {
             let life = self.nodes[from].life;
             self.queue.after(delay, Event::Dial { from, to, life });
         }
+        self.queue.after(TICK_EVERY, Event::Tick { node, life });
         if let Some(every) = self.plan.checkpoint_every {
             let delay = self.chance.around(every);
             self.queue.after(delay, Event::Checkpoint { node, life });
         }
         Ok(())
+    }
+
+    /// Shards look after what has expired.
+    pub(crate) fn tick(&mut self, node: usize) -> Checked {
+        let life = self.nodes[node].life;
+        self.queue.after(TICK_EVERY, Event::Tick { node, life });
+        self.input_all(node, || tombolo_replica::Input::Tick)
     }
 
     fn count_damage(&mut self, found: &Recovered) {
@@ -277,7 +313,9 @@ impl World {
         if self.is_healing {
             return;
         }
-        if self.plan.faults.iter().any(|(fault, _)| *fault == crate::plan::Fault::Restore) {
+        let is_sound = !self.nodes[node].is_rotten && self.nodes[node].manifest.is_none();
+        let restores = self.plan.faults.iter().any(|(fault, _)| *fault == crate::plan::Fault::Restore);
+        if restores && is_sound {
             let image = self.nodes[node].disk.memory().durable_copy();
             self.nodes[node].images.push(image);
             if self.nodes[node].images.len() > 3 {
@@ -349,14 +387,23 @@ impl World {
     /// Puts an old image back, or an empty disk.
     pub(crate) fn restore(&mut self, node: usize) {
         let image = self.chance.pick(&(0..self.nodes[node].images.len()).collect::<Vec<_>>());
+        // Younger images go: one put back after an older one would hold what was settled without it. A region found
+        // beyond an end that was sealed has to be rebuilt from a peer.
         let disk = match image {
-            Some(at) if !self.chance.percent(15) => self.nodes[node].images[at].durable_copy(),
-            _ => tombolo_wal::MemoryDisk::new(self.chance.next()),
+            Some(at) if !self.chance.percent(15) => {
+                self.nodes[node].images.truncate(at + 1);
+                self.nodes[node].images[at].durable_copy()
+            }
+            _ => {
+                self.nodes[node].images.clear();
+                tombolo_wal::MemoryDisk::new(self.chance.next())
+            }
         };
         self.rare.count(Rare::RolledBack);
         self.trace(|| format!("region {}: an older disk", region_of(node)));
         self.nodes[node].disk = CutDisk::new(disk);
         self.nodes[node].is_rolled_back = true;
+        self.nodes[node].manifest = None;
     }
 
     pub(crate) fn vector(&self, node: usize, shard: usize) -> VersionVector {

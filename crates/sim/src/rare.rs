@@ -66,6 +66,16 @@ pub enum Rare {
     Roamed,
     /// Another region than the home took a session op.
     Conditional,
+    /// A session's home logged what another region had taken.
+    Absorbed,
+    /// A commit journal held a batch that was written to its segment again.
+    JournalRedone,
+    /// A session was refused because it had expired.
+    ExpiredRefused,
+    /// A floor under expired sessions was logged.
+    FloorRaised,
+    /// Garbage was declared stable.
+    StableStated,
     /// A session was full.
     SessionFull,
     /// A register write met a later stamp.
@@ -86,7 +96,7 @@ pub enum Rare {
 
 impl Rare {
     /// All of them, in order.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 44] = [
         Self::PowerCut,
         Self::PowerCutInside,
         Self::PowerCutInRecovery,
@@ -118,6 +128,11 @@ impl Rare {
         Self::RetryRecognised,
         Self::Roamed,
         Self::Conditional,
+        Self::Absorbed,
+        Self::JournalRedone,
+        Self::ExpiredRefused,
+        Self::FloorRaised,
+        Self::StableStated,
         Self::SessionFull,
         Self::StampBehind,
         Self::ClockSkew,

@@ -72,6 +72,7 @@ fn go(world: &mut World, settings: Settings) -> Checked {
 /// Ends all faults, restarts everything, and waits until the regions have come together.
 fn heal(world: &mut World) -> Checked {
     world.is_healing = true;
+    world.healing_since = world.queue.now();
     world.net.mend_all();
     let count = world.nodes.len();
     for node in 0..count {

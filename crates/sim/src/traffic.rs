@@ -106,7 +106,9 @@ impl World {
             let session = &self.clients.sessions[at];
             let process = self.nodes[session.home].process.as_ref();
             let is_same = process.is_none_or(|process| process.epoch == session.id.epoch);
-            let is_kept = if is_same { !self.chance.percent(1) } else { self.chance.percent(30) };
+            let age = self.nodes[session.home].clock.read(self.queue.now()).seconds_since(session.id.opened);
+            let is_young = age * 2.0 < self.plan.window as f64 / SECOND as f64 || self.chance.percent(30);
+            let is_kept = is_young && if is_same { !self.chance.percent(1) } else { self.chance.percent(30) };
             if is_kept && (process.is_some() || !self.chance.percent(20)) {
                 return present;
             }
@@ -277,7 +279,9 @@ impl World {
         let is_open = self.nodes[node].process.as_ref().is_some_and(|process| {
             portions.iter().all(|portion| process.shards[portion.shard].replica.has_room())
         });
-        if !is_open {
+        // A home that does not know its own past yet may take other ops conditionally: its caller's error, not its own.
+        let is_unfair = purpose == Purpose::Forged && !self.nodes[node].is_whole();
+        if !is_open || is_unfair {
             let busy = Reject::new(RejectCode::Busy, "nobody is there, or there is no room");
             self.refuse_all(attempt, &busy);
             return Ok(());
@@ -384,6 +388,7 @@ impl World {
         result: Result<Outcome, Reject>,
     ) -> Checked {
         let Some((attempt, at)) = self.clients.calls.remove(&ticket) else { return Ok(()) };
+        self.trace_answer((node, shard), (attempt, at), &result);
         match &result {
             Ok(outcome) => self.answered_yes(node, shard, (attempt, at), outcome)?,
             Err(reject) => self.refused(attempt, reject)?,
@@ -395,6 +400,31 @@ impl World {
         Ok(())
     }
 
+    fn trace_answer(
+        &self,
+        (node, shard): (usize, usize),
+        (attempt, at): (u64, usize),
+        result: &Result<Outcome, Reject>,
+    ) {
+        let Some(sent) = self.clients.attempts.get(&attempt) else { return };
+        let request = &self.clients.requests[sent.request];
+        self.trace(|| {
+            let what = match result {
+                Ok(outcome) => {
+                    format!("yes, {:?}, conditional: {}", outcome.positions, outcome.conditional)
+                }
+                Err(reject) => reject.to_string(),
+            };
+            let (session, add) = (request.session, request.portions[at].add);
+            format!(
+                "region {} answers {:?} {session:?}, settled {}, add {add} of shard {shard}: {what}",
+                node + 1,
+                sent.purpose,
+                sent.settled
+            )
+        });
+    }
+
     fn answered_yes(
         &mut self,
         node: usize,
@@ -402,7 +432,7 @@ impl World {
         (attempt, at): (u64, usize),
         outcome: &Outcome,
     ) -> Checked {
-        if let Some(position) = outcome.position {
+        for &position in &outcome.positions {
             self.clients.positions.push(position);
             if self.clients.positions.len() > POSITIONS_MAX {
                 self.clients.positions.remove(0);
@@ -413,16 +443,17 @@ impl World {
         }
         let Some(sent) = self.clients.attempts.get(&attempt) else { return Ok(()) };
         let request = sent.request;
-        let session = self.clients.requests[request].session;
-        if session.is_some_and(|(session, _)| self.clients.sessions[session].home != node) {
+        if outcome.conditional {
             self.rare.count(Rare::Conditional);
         }
         self.check_yes(node, shard, (attempt, at), outcome)?;
         let add = self.clients.requests[request].portions[at].add;
         let is_relaxed = self.nodes[node].is_relaxed;
-        let fate = &mut self.clients.adds[shard][add].fate;
-        if *fate != Fate::Kept {
-            *fate = if is_relaxed { Fate::Promised } else { Fate::Kept };
+        let is_given_up = self.clients.requests[request].stage == Stage::Settled;
+        let add = &mut self.clients.adds[shard][add];
+        add.is_conditional &= outcome.conditional;
+        if add.fate != Fate::Kept && !(outcome.conditional && is_given_up) {
+            add.fate = if is_relaxed { Fate::Promised } else { Fate::Kept };
         }
         Ok(())
     }
@@ -443,6 +474,7 @@ impl World {
             RejectCode::StampBehind => Some(Rare::StampBehind),
             RejectCode::ClockSkew => Some(Rare::ClockSkew),
             RejectCode::StorageFull => Some(Rare::RefusedWhenFull),
+            RejectCode::SessionExpired => Some(Rare::ExpiredRefused),
             RejectCode::NotWhole
             | RejectCode::NotAuthority
             | RejectCode::StorageFailed
@@ -464,7 +496,7 @@ impl World {
     /// The whole answer reaches the client.
     pub(crate) fn answer(&mut self, attempt: u64) {
         let Some(sent) = self.clients.attempts.get(&attempt) else { return };
-        let (request, node, purpose, was_late) = (sent.request, sent.node, sent.purpose, sent.is_timed_out);
+        let (request, purpose, was_late) = (sent.request, sent.purpose, sent.is_timed_out);
         let results: Vec<Result<Outcome, Reject>> = sent.results.iter().flatten().cloned().collect();
         self.clients.attempts.remove(&attempt);
         let client = self.clients.requests[request].client;
@@ -480,13 +512,13 @@ impl World {
         if purpose != Purpose::Honest || was_late {
             return;
         }
-        let is_yes = results.iter().all(Result::is_ok);
+        let is_yes = results.iter().all(|result| result.as_ref().is_ok_and(|outcome| !outcome.conditional));
         let is_no =
             results.iter().all(|result| matches!(result, Err(reject) if reject.applied == Applied::No));
         let target = &mut self.clients.requests[request];
         target.is_maybe |= !is_no;
         let home = target.session.map(|(session, _)| self.clients.sessions[session].home);
-        if is_yes && home.is_none_or(|home| home == node) {
+        if is_yes {
             self.clients.requests[request].is_answered = true;
             self.settle(request);
             return;
@@ -500,6 +532,7 @@ impl World {
                     | RejectCode::ClockSkew
                     | RejectCode::Malformed
                     | RejectCode::Stale
+                    | RejectCode::SessionExpired
             )
         });
         // A session of an earlier epoch cannot raise its mark any more.
@@ -510,7 +543,11 @@ impl World {
         if is_full {
             self.clients.clients[client].session = None;
         }
-        if is_final || is_full || home.is_none() {
+        // Another copy may have been taken elsewhere: then the authority is asked until it knows.
+        let is_alone =
+            !self.clients.requests[request].is_maybe && self.clients.requests[request].outstanding == 0;
+        let is_over = self.is_healing && self.queue.now() > self.healing_since + 5 * SECOND;
+        if (is_final && (is_alone || is_over)) || is_full || home.is_none() {
             self.settle(request);
         }
     }
@@ -535,12 +572,14 @@ impl World {
         target.is_maybe = true;
         let client = target.client;
         self.clients.clients[client].open.retain(|&open| open != request);
-        if is_refused {
-            for portion in self.clients.requests[request].portions.clone() {
-                let fate = &mut self.clients.adds[portion.shard][portion.add].fate;
-                if *fate == Fate::Unknown {
-                    *fate = Fate::Refused;
-                }
+        let is_answered = self.clients.requests[request].is_answered;
+        for portion in self.clients.requests[request].portions.clone() {
+            let add = &mut self.clients.adds[portion.shard][portion.add];
+            if add.fate == Fate::Unknown && is_refused {
+                add.fate = Fate::Refused;
+            } else if add.fate == Fate::Kept && add.is_conditional && !is_answered {
+                // Its caller was told that the outcome is unknown: what is conditional goes when the mark passes it.
+                add.fate = Fate::Unknown;
             }
         }
     }

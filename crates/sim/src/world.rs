@@ -34,6 +34,7 @@ pub(crate) enum Event {
     RetrySpace { node: usize, life: u64, thread: usize },
     Load { node: usize, life: u64, peer: RegionId, link: Link, log: LogId, from: Seq, bytes_max: usize },
     Checkpoint { node: usize, life: u64 },
+    Tick { node: usize, life: u64 },
     Dial { from: usize, to: usize, life: u64 },
     Connected { from: usize, to: usize, lives: (u64, u64) },
     Deliver { connection: u64, end: usize, channel: usize },
@@ -72,6 +73,7 @@ pub(crate) struct World {
     pub(crate) checked: BTreeMap<Ticket, Result<(), tombolo_codec::Reject>>,
     pub(crate) read: Option<Vec<tombolo_codec::ReadValue>>,
     pub(crate) is_healing: bool,
+    pub(crate) healing_since: Micros,
     pub(crate) is_traced: bool,
     pub(crate) events_count: u64,
 }
@@ -94,6 +96,7 @@ impl World {
             life: 0,
             process: None,
             is_rolled_back: false,
+            is_ignorant: false,
             is_rotten: false,
             missing: Vec::new(),
             manifest: None,
@@ -117,6 +120,7 @@ impl World {
             checked: BTreeMap::new(),
             read: None,
             is_healing: false,
+            healing_since: 0,
             is_traced,
             events_count: 0,
         };
@@ -185,6 +189,7 @@ impl World {
                 self.load(node, (peer, link), (log, from), bytes_max)
             }
             Event::Checkpoint { node, life } if self.is_alive(node, life) => self.checkpoint(node),
+            Event::Tick { node, life } if self.is_alive(node, life) => self.tick(node),
             Event::Dial { from, to, life } if self.is_alive(from, life) => {
                 self.dial(from, to);
                 Ok(())

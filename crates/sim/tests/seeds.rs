@@ -49,7 +49,7 @@ fn assert_caught(sabotage: Sabotage, seeds: u64, by: &[&str]) {
 
 #[test]
 fn sabotage_a_disk_that_ignores_syncs_is_caught() {
-    assert_caught(Sabotage::IgnoredSyncs, 20, &["W1: ", "W3: ", "C1: "]);
+    assert_caught(Sabotage::IgnoredSyncs, 20, &["W1: ", "W3: ", "C1: ", "does not start"]);
 }
 
 #[test]

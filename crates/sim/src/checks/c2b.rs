@@ -6,7 +6,7 @@ use tombolo_causality::{LogId, Seq, VersionVector};
 use tombolo_codec::ReadValue;
 
 use crate::checks::Checked;
-use crate::clients::key_of;
+use crate::clients::{Add, Fate, Stage, key_of};
 use crate::truth::{DIGITS, adds_of};
 use crate::world::{World, region_of};
 
@@ -28,13 +28,13 @@ impl Visible {
 }
 
 /// Of one counter's digits each is 0 or 1, and none goes back to 0.
-fn check_counter(key: usize, before: u64, value: i128) -> Result<u64, String> {
+fn check_counter(key: usize, before: u64, value: i128, may_vanish: u64) -> Result<u64, String> {
     let after = u64::try_from(if key.is_multiple_of(2) { value } else { -value })
         .map_err(|_| format!("S1: counter a{key} is {value}"))?;
     if after & 0xaaaa_aaaa_aaaa_aaaa != 0 {
         return Err(format!("S1: an add to a{key} counts twice: {after:#x}"));
     }
-    if before & !after != 0 {
+    if before & !after & !may_vanish != 0 {
         return Err(format!("C2b: an add to a{key} vanished: {before:#x} became {after:#x}"));
     }
     Ok(after)
@@ -50,14 +50,27 @@ impl World {
                 ReadValue::Absent => 0,
                 ReadValue::Register { .. } => return Err(format!("C2b: a{counter} is a register")),
             };
+            let may_vanish = self.given_up(shard, counter);
             let seen = &mut self.checks.c2b.0[node][shard];
             if seen.len() <= counter {
                 seen.resize(counter + 1, 0);
             }
-            seen[counter] = check_counter(counter, seen[counter], value)
+            seen[counter] = check_counter(counter, seen[counter], value, may_vanish)
                 .map_err(|why| format!("{why} (region {}, shard {shard})", region_of(node)))?;
         }
         Ok(())
+    }
+
+    /// The digits of adds that may go: conditional ones whose client gave them up.
+    fn given_up(&self, shard: usize, counter: usize) -> u64 {
+        let first = counter * DIGITS;
+        let adds = self.clients.adds[shard].iter().skip(first).take(DIGITS);
+        let is_given_up = |add: &Add| {
+            add.is_conditional
+                && add.fate == Fate::Unknown
+                && self.clients.requests[add.request].stage == Stage::Settled
+        };
+        adds.enumerate().filter(|(_, add)| is_given_up(add)).fold(0, |digits, (at, _)| digits | 3 << (2 * at))
     }
 
     /// Every accounted counter of a shard.

@@ -50,7 +50,7 @@ impl World {
         let (log, clock) = (batch.header().log, batch.header().clock);
         let last = self.checks.h1.last(batch);
         // A region whose disk came back older does not know what it issued before it has heard from all others.
-        if clock <= last && !self.nodes[node].is_rolled_back {
+        if clock <= last && !self.nodes[node].is_ignorant {
             return Err(format!("H1: {log:?} goes on at {clock:?}, after {last:?}"));
         }
         self.checks.h1.issued.insert((log.region, log.shard), (log.epoch, clock));

@@ -27,6 +27,9 @@ impl World {
                 if let Some((log, why)) = report.halted.first() {
                     return Some(format!("region {region} halted {log:?}: {why}"));
                 }
+                if report.conditionals_count > 0 && self.plan.window > 3_600 * crate::queue::SECOND {
+                    return Some(format!("shard {shard} of region {region} still has conditionals"));
+                }
                 let lagging = report.peers.iter().find(|peer| peer.behind != Behind::default());
                 if let Some(peer) = lagging {
                     return Some(format!(

@@ -30,6 +30,9 @@ impl World {
                 ));
             }
         }
+        if self.nodes[node].is_whole() {
+            self.nodes[node].is_ignorant = false;
+        }
         if self.nodes[node].is_rolled_back && self.nodes[node].is_whole() {
             self.nodes[node].is_rolled_back = false;
             self.rare.count(Rare::RollbackHealed);

@@ -1,6 +1,7 @@
 //! S1, S3 and what an answer of yes must mean: the op shows here at once, exactly once, and whoever holds the position
 //! that it was answered with holds the op (F21).
 
+use tombolo_codec::Position;
 use tombolo_replica::Outcome;
 
 use crate::checks::{Checked, c4};
@@ -24,8 +25,8 @@ impl World {
         let session = self.clients.requests[request].session;
         let fate = self.clients.adds[shard][portion.add].fate;
         match purpose {
-            Purpose::Forged => return self.check_forged(request, fate, node),
-            Purpose::Stale if !outcome.replayed && fate == Fate::Kept => {
+            Purpose::Forged => return self.check_forged(request, fate, node, outcome.conditional),
+            Purpose::Stale if !outcome.replayed && !outcome.conditional && fate == Fate::Kept => {
                 return Err(format!("S3: {session:?} was settled and run again"));
             }
             Purpose::Honest | Purpose::Stale => {}
@@ -55,20 +56,18 @@ impl World {
         }
         let Some((session, number)) = session else { return Ok(()) };
         let id = self.clients.sessions[session].id;
+        self.check_s4(node, &id)?;
         let places = self.truth.numbers.get(&number_key(shard_of(shard), &id, number));
-        let Some(position) = outcome.position else {
-            return Err(format!("F21: number {number} was answered without a position"));
-        };
         let is_there = places.is_some_and(|places| {
             places.iter().any(|&place| {
-                self.truth.is_at_or_after(&position, place) && self.truth.is_anywhere(place.0, place.1)
+                let is_after = |position: &Position| self.truth.is_at_or_after(position, place);
+                self.truth.is_anywhere(place.0, place.1) && outcome.positions.iter().any(is_after)
             })
         });
         if is_there {
-            Ok(())
-        } else {
-            Err(format!("F21: number {number} lies at {places:?}, answered with {position:?}"))
+            return Ok(());
         }
+        Err(format!("F21: number {number} lies at {places:?}, answered with {:?}", outcome.positions))
     }
 
     fn check_one(&mut self, node: usize, shard: usize, counter: usize) -> Checked {

@@ -3,12 +3,12 @@
 
 use crate::checks::Checked;
 use crate::process::Recovered;
-use crate::world::{World, region_of, shard_of};
+use crate::world::{World, region_of};
 
 impl World {
     pub(crate) fn check_w9(&mut self, node: usize, found: &Recovered) -> Checked {
         let Some(checkpoint) = &found.checkpoint else { return Ok(()) };
-        let shard = shard_of(usize::from(found.store.shard().0));
+        let shard = found.shard;
         let epoch = tombolo_causality::Epoch(1);
         let alone = tombolo_replica::Replica::open(self.options(node, shard, epoch), Some(checkpoint));
         let report = alone.report(tombolo_replica::Now::default());
