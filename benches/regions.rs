@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tombolo_causality::{Epoch, RegionId, TenantId};
-use tombolo_codec::{Op, PeerMessage, Schema, Verb};
+use tombolo_codec::{Op, Schema, Verb};
 use tombolo_replica::{Durability, Effect, Input, Link, Now, Options, Replica, Ticket, WritePart};
 
 use crate::{CLUSTER, SHARD, WALL, region};
@@ -119,8 +119,8 @@ fn route(own: RegionId, effect: Effect, regions_count: u16, inputs: &mut Vec<Rou
         Effect::Ship { peer, batch, .. } => {
             inputs.push((peer, Input::Remote { from: own, link: LINK, batch }));
         }
-        Effect::Send { peer, message: PeerMessage::Subscribe { log, from }, .. } => {
-            inputs.push((peer, Input::Subscribe { from: own, link: LINK, log, seq: from }));
+        Effect::Send { peer, message, .. } => {
+            inputs.extend(Input::said(own, LINK, message).map(|(_, input)| (peer, input)));
         }
         Effect::Describe { peer, received, applied, .. } => {
             inputs.push((peer, Input::PeerAnswer { peer: own, link: LINK, received, applied }));

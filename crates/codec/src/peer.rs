@@ -65,6 +65,22 @@ pub enum PeerMessage {
         /// The new ends.
         applied: Vec<Position>,
     },
+    /// What do you hold of this shard, now that you and I know the members to be in these incarnations?
+    WholeAsk {
+        /// Which shard.
+        shard: ShardId,
+        /// Every member but the asker, in its present incarnation as the asker knows it.
+        epochs: Vec<(RegionId, Epoch)>,
+    },
+    /// This; frames of other incarnations are not taken any more.
+    WholeAnswer {
+        /// Which shard.
+        shard: ShardId,
+        /// As asked.
+        epochs: Vec<(RegionId, Epoch)>,
+        /// The highest seq received of each log, durable or not.
+        received: Vec<Position>,
+    },
     /// Have you applied my log through here, and how far is yours? Asked once nothing in it can be sent again.
     StableAsk {
         /// A log of the sender.
@@ -113,6 +129,7 @@ pub fn decode_peer(body: &[u8]) -> Result<PeerMessage, PeerMessageError> {
         .map_err(|error| PeerMessageError(error.to_string()))?;
     let is_region = |id: RegionId| RegionId::new(id.get()).is_ok();
     let are_regions = |positions: &[Position]| positions.iter().all(|p| is_region(p.log.region));
+    let are_members = |epochs: &[(RegionId, Epoch)]| epochs.iter().all(|&(region, _)| is_region(region));
     let is_sound = match &message {
         PeerMessage::Hello(hello) => {
             is_region(hello.region) && are_regions(&hello.received) && are_regions(&hello.applied)
@@ -122,6 +139,8 @@ pub fn decode_peer(body: &[u8]) -> Result<PeerMessage, PeerMessageError> {
         | PeerMessage::StableAsk { log, .. } => is_region(log.region),
         PeerMessage::StableAnswer { log, own, .. } => is_region(log.region) && is_region(own.log.region),
         PeerMessage::Acks { applied, .. } => are_regions(applied),
+        PeerMessage::WholeAsk { epochs, .. } => are_members(epochs),
+        PeerMessage::WholeAnswer { epochs, received, .. } => are_members(epochs) && are_regions(received),
         PeerMessage::Heartbeat { .. } | PeerMessage::Goodbye => true,
     };
     if is_sound { Ok(message) } else { Err(PeerMessageError("a region id outside 1..=1023".to_owned())) }

@@ -191,6 +191,7 @@ impl Mesh {
         let mut tasks: JoinSet<Ended> = JoinSet::new();
         let (control, control_queue) = mpsc::unbounded_channel();
         let (descriptions, described) = mpsc::unbounded_channel();
+        let hang_up = Arc::new(tokio::sync::Notify::new());
         let mut lanes = Vec::new();
         for lane in 0..LANES_MAX {
             let (queue, batches) = mpsc::unbounded_channel();
@@ -203,6 +204,7 @@ impl Mesh {
             lanes,
             control: control.clone(),
             descriptions,
+            hang_up: hang_up.clone(),
         })));
         let _ = control.send(PeerMessage::Hello(self.hello()));
         tasks.spawn(send_control(link.clone(), control_queue, outlet.clone(), self.own.epoch));
@@ -221,6 +223,9 @@ impl Mesh {
         tokio::select! {
             ended = conversation.run(first) => ended,
             Some(ended) = tasks.join_next() => ended.unwrap_or_else(|error| Ended::Protocol(error.to_string())),
+            () = hang_up.notified() => {
+                Ended::Protocol("may have been succeeded, says another region; its next hello tells".to_owned())
+            }
             () = async { drop(stop.wait_for(|stop| *stop).await) } => {
                 let _ = goodbye.send(PeerMessage::Goodbye);
                 // The sender of the control stream ends once it is written; other ends do not matter any more.
@@ -331,18 +336,6 @@ impl<L: Link> Conversation<'_, L> {
         let (peer, link, shards) = (self.link.peer(), self.id, &self.mesh.shards);
         match message {
             PeerMessage::Hello(hello) => self.hello(hello).await?,
-            PeerMessage::Subscribe { log, from } => {
-                shards.tell(log.shard, Input::Subscribe { from: peer, link, log, seq: from }).await;
-            }
-            PeerMessage::Unsubscribe { log } => {
-                shards.tell(log.shard, Input::Unsubscribe { from: peer, link, log }).await;
-            }
-            PeerMessage::StableAsk { log, through } => {
-                shards.tell(log.shard, Input::StableAsked { from: peer, link, log, through }).await;
-            }
-            PeerMessage::StableAnswer { log, through, own } => {
-                shards.tell(log.shard, Input::StableAnswered { from: peer, link, log, through, own }).await;
-            }
             PeerMessage::Acks { epoch, applied } => {
                 if Some(epoch) == self.peer_epoch {
                     for (shard, positions) in by_shard(applied) {
@@ -357,6 +350,11 @@ impl<L: Link> Conversation<'_, L> {
                 }
             }
             PeerMessage::Goodbye => return Err(Ended::Protocol("says goodbye".to_owned())),
+            other => {
+                if let Some((shard, input)) = Input::said(peer, link, other) {
+                    shards.tell(shard, input).await;
+                }
+            }
         }
         Ok(())
     }

@@ -31,6 +31,8 @@ pub(crate) struct LinkQueues {
     pub(crate) lanes: Vec<mpsc::UnboundedSender<Batch>>,
     pub(crate) control: mpsc::UnboundedSender<PeerMessage>,
     pub(crate) descriptions: mpsc::UnboundedSender<Description>,
+    /// Ends the connection; the next one begins with a hello.
+    pub(crate) hang_up: Arc<tokio::sync::Notify>,
 }
 
 /// A peer as the shards' tasks see it.
@@ -106,6 +108,11 @@ impl Outlets {
             Effect::Send { peer, link, message } => {
                 if let Some((_, queues)) = self.queues(peer, link) {
                     let _ = queues.control.send(message);
+                }
+            }
+            Effect::Disconnect { peer, link } => {
+                if let Some((_, queues)) = self.queues(peer, link) {
+                    queues.hang_up.notify_one();
                 }
             }
             Effect::Describe { peer, link, received, applied } => {

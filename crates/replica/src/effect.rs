@@ -111,6 +111,13 @@ pub enum Effect {
         /// What.
         message: PeerMessage,
     },
+    /// End a connection: the process at its other end may have been succeeded by another. One that lives connects anew.
+    Disconnect {
+        /// To whom.
+        peer: RegionId,
+        /// Which connection.
+        link: Link,
+    },
     /// This shard's part of the answer to a peer's hello.
     Describe {
         /// To whom.

@@ -18,11 +18,15 @@ impl Replica {
         peer.is_answered = false;
         peer.sending.clear();
         if peer.epoch != Some(epoch) {
+            if let Some(earlier) = peer.epoch {
+                peer.over.insert(earlier);
+            }
             // Its earlier epoch's acks are void: it may have lost what it acknowledged.
             peer.epoch = Some(epoch);
             peer.applied = VersionVector::new();
             self.void(region);
             self.stability.void(region);
+            self.peers.void_answers();
         }
         self.peers.forget_source(region);
         self.replan();
@@ -61,6 +65,7 @@ impl Replica {
         peer.applied.join(&applied);
         self.replan();
         self.wake_barriers(region);
+        self.ask_whole();
         self.check_whole(now);
     }
 

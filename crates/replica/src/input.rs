@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, ShardId, TenantId, Time, VersionVector};
-use tombolo_codec::{Batch, Op, Position, Schema, SessionPart};
+use tombolo_codec::{Batch, Op, PeerMessage, Position, Schema, SessionPart};
 
 /// When a write is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,6 +233,26 @@ pub enum Input {
         /// In order.
         batches: Vec<Batch>,
     },
+    /// A peer that is not whole asks what this region holds, and says which incarnations of the members it knows.
+    WholeAsked {
+        /// The peer.
+        from: RegionId,
+        /// The connection.
+        link: Link,
+        /// Every member but the peer.
+        epochs: Vec<(RegionId, Epoch)>,
+    },
+    /// What a peer holds, under the incarnations that were named to it.
+    WholeAnswered {
+        /// The peer.
+        from: RegionId,
+        /// The connection.
+        link: Link,
+        /// As this region asked.
+        epochs: Vec<(RegionId, Epoch)>,
+        /// All it may come to hold, of this shard.
+        received: VersionVector,
+    },
     /// A peer asks whether its log is applied here through a batch, because nothing in that can be sent again.
     StableAsked {
         /// The peer.
@@ -271,4 +291,37 @@ pub enum Input {
         /// Whether it is.
         is_ahead: bool,
     },
+}
+
+impl Input {
+    /// What a peer's message tells one shard; none if it is none of a single shard's.
+    #[must_use]
+    pub fn said(from: RegionId, link: Link, message: PeerMessage) -> Option<(ShardId, Self)> {
+        Some(match message {
+            PeerMessage::Subscribe { log, from: seq } => {
+                (log.shard, Self::Subscribe { from, link, log, seq })
+            }
+            PeerMessage::Unsubscribe { log } => (log.shard, Self::Unsubscribe { from, link, log }),
+            PeerMessage::WholeAsk { shard, epochs } => (shard, Self::WholeAsked { from, link, epochs }),
+            PeerMessage::WholeAnswer { shard, epochs, received } => {
+                let mut vector = VersionVector::new();
+                for Position { log, seq } in received {
+                    if log.shard == shard && seq > Seq::ZERO {
+                        vector.raise(log.region, log.epoch, seq);
+                    }
+                }
+                (shard, Self::WholeAnswered { from, link, epochs, received: vector })
+            }
+            PeerMessage::StableAsk { log, through } => {
+                (log.shard, Self::StableAsked { from, link, log, through })
+            }
+            PeerMessage::StableAnswer { log, through, own } => {
+                (log.shard, Self::StableAnswered { from, link, log, through, own })
+            }
+            PeerMessage::Hello(_)
+            | PeerMessage::Acks { .. }
+            | PeerMessage::Heartbeat { .. }
+            | PeerMessage::Goodbye => return None,
+        })
+    }
 }

@@ -4,7 +4,7 @@
 //! of it (F8: any member serves any log it holds). The receiver asks, the sender follows its own cursor: a slow peer
 //! costs a cursor and a bounded window, never memory that grows with its absence (R9).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tombolo_causality::{Epoch, RegionId, Seq, VersionVector};
 
@@ -60,9 +60,13 @@ impl Cursor {
 #[derive(Debug, Default)]
 pub(crate) struct Peer {
     pub(crate) epoch: Option<Epoch>,
+    /// Its incarnations before that, as far as they were met.
+    pub(crate) over: BTreeSet<Epoch>,
     pub(crate) link: Option<Link>,
-    /// All it may come to hold, as it answered this epoch's latest hello. Not whole before every member did.
+    /// All it may come to hold, as it last said in this epoch.
     pub(crate) answered: Option<VersionVector>,
+    /// Whether it said so under the incarnations in which all members are now (F33).
+    pub(crate) counts: bool,
     /// Whether it answered on the present connection.
     pub(crate) is_answered: bool,
     /// What it has applied and durable, in its present epoch.
@@ -71,6 +75,13 @@ pub(crate) struct Peer {
     pub(crate) sending: BTreeMap<LogName, Cursor>,
     /// Whether what it wrote is not applied for now.
     pub(crate) is_paused: bool,
+}
+
+impl Peer {
+    /// Whether an incarnation is known to have ended.
+    pub(crate) fn is_over(&self, epoch: Epoch) -> bool {
+        self.over.contains(&epoch)
+    }
 }
 
 /// All peers of this region, and from whom each log is fetched.
@@ -87,6 +98,16 @@ impl Peers {
         let others = members.iter().filter(|&&member| member != own);
         let peers = others.map(|&member| (member, Peer::default())).collect();
         Self { peers, sources: BTreeMap::new(), asked: BTreeMap::new() }
+    }
+
+    /// Every peer in the incarnation in which it was last met; none before all were.
+    pub(crate) fn epochs(&self) -> Option<Vec<(RegionId, Epoch)>> {
+        self.peers.iter().map(|(&region, peer)| peer.epoch.map(|epoch| (region, epoch))).collect()
+    }
+
+    /// A member is in another incarnation: what the others said before they knew may lack what it lost since (F33).
+    pub(crate) fn void_answers(&mut self) {
+        self.peers.values_mut().for_each(|peer| peer.counts = false);
     }
 
     /// A connection ended or was replaced: nothing comes from there any more.

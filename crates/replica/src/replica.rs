@@ -186,6 +186,10 @@ impl Replica {
             Input::Loaded { peer, link, log, batches } => {
                 self.loaded(peer, link, (log.region, log.epoch), &batches);
             }
+            Input::WholeAsked { from, link, epochs } => self.whole_asked(from, link, epochs),
+            Input::WholeAnswered { from, link, epochs, received } => {
+                self.whole_answered(from, link, &epochs, received, now);
+            }
             Input::StableAsked { from, link, log, through } => self.stable_asked(from, link, log, through),
             Input::StableAnswered { from, link, log, through, own } => {
                 self.stable_answered(from, link, (log, through), own);

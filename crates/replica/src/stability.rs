@@ -59,7 +59,9 @@ impl Replica {
         self.absorb_all(now);
         let step_ms = self.options.window_ms / ROUNDS_PER_WINDOW;
         let own = self.state.logs.end(self.writer.name());
-        self.stability.note(own, now.wall, (self.options.forgettable(now.wall), step_ms));
+        // Logs that were taken over lie below: their readings count too, should the wall have stepped back since.
+        let reading = now.wall.max(self.clock.last());
+        self.stability.note(own, reading, (self.options.forgettable(now.wall), step_ms));
         // A clock that runs ahead would take what others still accept for forgettable.
         if !self.is_whole || self.is_clock_ahead || self.storage != Storage::Good {
             return;

@@ -1,12 +1,17 @@
 //! Becoming whole: a restarted region takes back all that any member may hold of its history, then takes its earlier
 //! logs over (design.md §3.4, R8).
+//!
+//! The answers must be one consistent cut: each names the incarnations of all members, and whoever gives it takes no more
+//! frames of others. Without that, two regions whose disks came back older at the same time may both believe that
+//! nobody holds what a third has just received from one of them (F33, F34).
 
-use tombolo_causality::{LogId, RegionId, Seq, VersionVector};
+use tombolo_causality::{Epoch, LogId, RegionId, Seq, VersionVector};
 use tombolo_codec::records::Seal;
+use tombolo_codec::{PeerMessage, Position};
 
 use crate::effect::Effect;
-use crate::input::Now;
-use crate::logs::LogName;
+use crate::input::{Link, Now};
+use crate::logs::{LogName, log_id};
 use crate::peers::Peer;
 use crate::replica::{Replica, Storage};
 
@@ -18,7 +23,12 @@ impl Replica {
             let mut logs = answer.iter();
             logs.any(|(name, seq)| name != self.writer.name() && !self.state.logs.holds(name, seq))
         };
-        let waits = |peer: &Peer| peer.answered.as_ref().is_none_or(is_behind);
+        let are_all_met = self.peers.epochs().is_some();
+        let waits = |peer: &Peer| {
+            peer.answered.as_ref().is_none_or(is_behind)
+                || (are_all_met && !peer.counts)
+                || peer.epoch.is_none()
+        };
         self.peers.peers.iter().filter(|(_, peer)| waits(peer)).map(|(&region, _)| region).collect()
     }
 
@@ -32,6 +42,53 @@ impl Replica {
     #[must_use]
     pub fn holds(&self, log: LogId, seq: Seq) -> bool {
         self.state.logs.holds((log.region, log.epoch), seq)
+    }
+
+    /// Asks every connected peer what it holds, once all have been met; again when one is met in another incarnation.
+    pub(crate) fn ask_whole(&mut self) {
+        let Some(epochs) = self.peers.epochs().filter(|_| !self.is_whole) else { return };
+        let is_due = |(_, peer): &(&RegionId, &Peer)| peer.is_answered && !peer.counts;
+        let due: Vec<RegionId> = self.peers.peers.iter().filter(is_due).map(|(&region, _)| region).collect();
+        for region in due {
+            let (shard, epochs) = (self.options.shard, epochs.clone());
+            self.send(region, PeerMessage::WholeAsk { shard, epochs });
+        }
+    }
+
+    /// Answers a peer that is not whole, and from then on takes nothing from incarnations that it knows to be over.
+    pub(crate) fn whole_asked(&mut self, from: RegionId, link: Link, epochs: Vec<(RegionId, Epoch)>) {
+        if self.peers.on(from, link).is_none() {
+            return;
+        }
+        for &(region, epoch) in &epochs {
+            let is_over =
+                |peer: &Peer| peer.link.is_some() && peer.epoch != Some(epoch) && !peer.is_over(epoch);
+            if let Some(over) =
+                self.peers.peers.get(&region).filter(|peer| is_over(peer)).and_then(|peer| peer.link)
+            {
+                self.peer_down(region, over);
+                self.effects.push_back(Effect::Disconnect { peer: region, link: over });
+            }
+        }
+        let shard = self.options.shard;
+        let at = |(name, seq)| Position { log: log_id(shard, name), seq };
+        let received = self.received().iter().map(at).collect();
+        self.send(from, PeerMessage::WholeAnswer { shard, epochs, received });
+    }
+
+    pub(crate) fn whole_answered(
+        &mut self,
+        from: RegionId,
+        link: Link,
+        epochs: &[(RegionId, Epoch)],
+        received: VersionVector,
+        now: Now,
+    ) {
+        let is_present = self.peers.epochs().as_deref() == Some(epochs);
+        let Some(peer) = self.peers.on(from, link).filter(|_| is_present) else { return };
+        peer.answered = Some(received);
+        peer.counts = true;
+        self.check_whole(now);
     }
 
     /// Takes over its own earlier logs once it holds all that anyone may hold of them (design.md §3.4).

@@ -93,6 +93,18 @@ impl World {
         Ok(())
     }
 
+    /// A shard ends a connection; it closes at once, but not in the midst of what is being handled.
+    pub(crate) fn hang_up(&mut self, node: usize, peer: RegionId, link: Link) {
+        let is_it = |connection: &crate::net::Connection| {
+            connection.ends.contains(&node) && connection.links[connection.end_of(node)] == link
+        };
+        let found = self.net.connections.iter().find(|(_, connection)| is_it(connection));
+        if let Some((&connection, found)) = found.filter(|_| self.is_present(node, node_of(peer), link)) {
+            let end = found.end_of(node);
+            self.queue.after(0, Event::LinkLost { connection, end });
+        }
+    }
+
     /// One end closes: its shards hear of it, the other end later.
     pub(crate) fn close_end(&mut self, id: u64, node: usize) -> Checked {
         let Some(connection) = self.net.connections.get(&id) else { return Ok(()) };
@@ -312,20 +324,20 @@ impl World {
                 }
                 Ok(())
             }
-            Frame::Message(PeerMessage::Subscribe { log, from: seq }) => {
-                self.input(node, usize::from(log.shard.0), Input::Subscribe { from, link, log, seq })
-            }
-            Frame::Message(PeerMessage::Unsubscribe { log }) => {
-                self.input(node, usize::from(log.shard.0), Input::Unsubscribe { from, link, log })
-            }
-            Frame::Message(PeerMessage::StableAsk { log, through }) => {
-                self.input(node, usize::from(log.shard.0), Input::StableAsked { from, link, log, through })
-            }
-            Frame::Message(PeerMessage::StableAnswer { log, through, own }) => {
-                let input = Input::StableAnswered { from, link, log, through, own };
-                self.input(node, usize::from(log.shard.0), input)
-            }
-            Frame::Message(other) => Err(format!("a replica sent {other:?}")),
+            Frame::Message(message) => match Input::said(from, link, message) {
+                Some((shard, Input::WholeAnswered { from, link, epochs, mut received })) => {
+                    if self.sabotage == Sabotage::LowAnswers {
+                        received = lowered(&received);
+                    }
+                    self.input(
+                        node,
+                        usize::from(shard.0),
+                        Input::WholeAnswered { from, link, epochs, received },
+                    )
+                }
+                Some((shard, input)) => self.input(node, usize::from(shard.0), input),
+                None => Err("a replica sent what is not its own to say".to_owned()),
+            },
             Frame::Acks { epoch, positions } => {
                 if state.peer_epoch == Some(epoch) {
                     self.heard_acks(node, from, link, &positions)

@@ -331,6 +331,10 @@ impl World {
                 self.say(node, peer, link, message);
                 Ok(())
             }
+            Effect::Disconnect { peer, link } => {
+                self.hang_up(node, peer, link);
+                Ok(())
+            }
             Effect::Describe { peer, link, received, applied } => {
                 self.describe(node, shard, (peer, link), (received, applied));
                 Ok(())

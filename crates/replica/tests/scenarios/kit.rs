@@ -1,5 +1,6 @@
 //! One replica under test, driven input by input; what it wants done comes back as lines of text.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -82,6 +83,10 @@ pub(crate) struct Node {
     pub(crate) appended: Vec<Batch>,
     pub(crate) shipped: Vec<Batch>,
     pub(crate) wall: Time,
+    /// The incarnations that peers were last asked under.
+    asked: Vec<(RegionId, Epoch)>,
+    /// What each peer last answered, on which connection.
+    answers: BTreeMap<u16, (u64, VersionVector)>,
     tickets: u64,
 }
 
@@ -106,7 +111,15 @@ impl Node {
         for batch in logs {
             replica.replay(batch).expect("the logs of a test are sound");
         }
-        Self { replica, appended: Vec::new(), shipped: Vec::new(), wall: second(100), tickets: 0 }
+        Self {
+            replica,
+            appended: Vec::new(),
+            shipped: Vec::new(),
+            wall: second(100),
+            asked: Vec::new(),
+            answers: BTreeMap::new(),
+            tickets: 0,
+        }
     }
 
     /// A region that has started.
@@ -213,13 +226,20 @@ impl Node {
         received: &[Position],
         applied: &[Position],
     ) -> String {
-        let vector = |positions: &[Position]| {
-            let mut vector = VersionVector::new();
-            positions.iter().for_each(|p| vector.raise(p.log.region, p.log.epoch, p.seq));
-            vector
-        };
-        let (received, applied) = (vector(received), vector(applied));
-        self.handle(Input::PeerAnswer { peer: region(peer), link: Link(link), received, applied })
+        let (received, applied) = (vector_of(received), vector_of(applied));
+        self.answers.insert(peer, (link, received.clone()));
+        let input = Input::PeerAnswer { peer: region(peer), link: Link(link), received, applied };
+        let mut out = self.handle(input);
+        // What is asked then is answered by all as before.
+        for (from, (link, received)) in self.answers.clone() {
+            let question = format!("ask r{from} for the whole of it\n");
+            if out.contains(&question) {
+                out = out.replace(&question, "");
+                let (from, link, epochs) = (region(from), Link(link), self.asked.clone());
+                out += &self.handle(Input::WholeAnswered { from, link, epochs, received });
+            }
+        }
+        out
     }
 
     pub(crate) fn peer_down(&mut self, peer: u16, link: u64) -> String {
@@ -248,6 +268,9 @@ impl Node {
             if let Effect::Append(batch) = &effect {
                 self.appended.push(batch.clone());
             }
+            if let Effect::Send { message: PeerMessage::WholeAsk { epochs, .. }, .. } = &effect {
+                self.asked = epochs.clone();
+            }
             if let Effect::Ship { batch, .. } = &effect {
                 self.shipped.push(batch.clone());
             }
@@ -256,6 +279,12 @@ impl Node {
         }
         out
     }
+}
+
+fn vector_of(positions: &[Position]) -> VersionVector {
+    let mut vector = VersionVector::new();
+    positions.iter().for_each(|p| vector.raise(p.log.region, p.log.epoch, p.seq));
+    vector
 }
 
 fn log_text(log: LogId) -> String {
@@ -318,6 +347,9 @@ fn line(effect: &Effect) -> String {
         Effect::Send { peer, message: PeerMessage::Unsubscribe { log }, .. } => {
             format!("ask r{peer} no more: {}", log_text(*log))
         }
+        Effect::Send { peer, message: PeerMessage::WholeAsk { .. }, .. } => {
+            format!("ask r{peer} for the whole of it")
+        }
         Effect::Send { peer, message: PeerMessage::StableAsk { log, through }, .. } => {
             format!("ask r{peer}: is {} stable through #{through}?", log_text(*log))
         }
@@ -326,6 +358,7 @@ fn line(effect: &Effect) -> String {
             format!("tell r{peer}: {} is stable through #{through}, own log at {own}", log_text(*log))
         }
         Effect::Send { peer, message, .. } => format!("send r{peer}: {message:?}"),
+        Effect::Disconnect { peer, .. } => format!("hang up on r{peer}"),
         Effect::Describe { peer, received, applied, .. } => {
             format!(
                 "describe to r{peer}: received {} applied {}",

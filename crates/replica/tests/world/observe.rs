@@ -57,6 +57,11 @@ impl World {
                 self.send(at, peer, link, lane, Message::Batch(batch));
             }
             Effect::Send { peer, link, message } => self.send(at, peer, link, 0, Message::Control(message)),
+            Effect::Disconnect { link, .. } => {
+                if self.net.connections.get(&link.0).is_some_and(|connection| !connection.is_dead) {
+                    self.net.cut(link.0, &mut self.rng);
+                }
+            }
             Effect::Describe { peer, link, received, applied } => {
                 self.send(at, peer, link, 0, Message::Answer { received, applied });
                 if let Some(connection) = self.net.connections.get_mut(&link.0) {

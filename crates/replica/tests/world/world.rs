@@ -197,13 +197,16 @@ impl World {
                 }
                 Input::PeerAnswer { peer: from, link, received, applied }
             }
-            Message::Control(tombolo_codec::PeerMessage::Subscribe { log, from: seq }) => {
-                Input::Subscribe { from, link, log, seq }
-            }
-            Message::Control(tombolo_codec::PeerMessage::Unsubscribe { log }) => {
-                Input::Unsubscribe { from, link, log }
-            }
-            Message::Control(other) => return Err(format!("a replica sent {other:?}")),
+            Message::Control(message) => match Input::said(from, link, message) {
+                Some((_, Input::WholeAnswered { from, link, epochs, mut received })) => {
+                    if self.twin == Twin::AnswersLow {
+                        received = lowered(&received, self.regions[to].id);
+                    }
+                    Input::WholeAnswered { from, link, epochs, received }
+                }
+                Some((_, input)) => input,
+                None => return Err("a replica sent what is not its own to say".to_owned()),
+            },
             Message::Batch(batch) => {
                 let is_dropped = self.twin == Twin::AltersBatch && self.rng.percent(5);
                 let Some(batch) = self.forger.pass(to, batch, is_dropped) else { return Ok(()) };
