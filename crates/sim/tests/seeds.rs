@@ -74,5 +74,5 @@ fn sabotage_a_failed_sync_that_is_hidden_is_caught() {
 
 #[test]
 fn sabotage_rot_of_the_only_copy_is_caught() {
-    assert_caught(Sabotage::RotOfTheOnlyCopy, 60, &["W3: DATA_LOSS", "R8: "]);
+    assert_caught(Sabotage::RotOfTheOnlyCopy, 60, &["W1", "W3: DATA_LOSS", "R8: "]);
 }
