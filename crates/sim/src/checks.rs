@@ -79,6 +79,16 @@ impl World {
 
     fn count_records(&mut self, batch: &Batch) {
         let records = batch.records();
+        if records.seals().next().is_some() {
+            self.trace(|| {
+                format!(
+                    "{:?} {} takes over {:?}",
+                    batch.header().log,
+                    batch.header().seq,
+                    records.seals().collect::<Vec<_>>()
+                )
+            });
+        }
         records.expires().for_each(|_| self.rare.count(Rare::FloorRaised));
         records.stables().for_each(|_| self.rare.count(Rare::StableStated));
         let shard = batch.header().log.shard;
@@ -118,6 +128,17 @@ impl World {
     /// A process recovered a shard, and has heard nothing yet.
     pub(crate) fn check_recovered(&mut self, node: usize, shard: usize, found: &Recovered) -> Checked {
         let is_damaged = self.nodes[node].is_rolled_back || self.nodes[node].is_rotten;
+        self.trace(|| {
+            let ends: Vec<_> = found.logs.iter().map(|log| (log.log, log.first, log.end.seq)).collect();
+            let damage: Vec<_> = found.logs.iter().flat_map(|log| &log.damage).collect();
+            let report = found.replica.report(tombolo_replica::Now::default());
+            format!(
+                "region {} recovers shard {shard}: {ends:?}, {:?}, {damage:?}, {:?}",
+                node + 1,
+                report.vector,
+                found.refused
+            )
+        });
         if !is_damaged && let Some(why) = found.refused.first() {
             return Err(format!("W3: a recovered batch was refused: {why}"));
         }

@@ -110,6 +110,8 @@ pub(crate) struct Attempt {
     pub(crate) is_retry: bool,
     pub(crate) settled: u64,
     pub(crate) after: Time,
+    /// Whether that lay within the bound of the region's clock when it arrived.
+    pub(crate) is_after_near: bool,
     pub(crate) results: Vec<Option<Result<Outcome, Reject>>>,
     /// The stamps of the registers that it writes, as they stood before.
     pub(crate) seen: Vec<Vec<Option<Stamp>>>,

@@ -110,6 +110,11 @@ impl Node {
         Now { wall: self.clock.read(now), monotonic_ms: (now - started) / MS }
     }
 
+    /// Whether what its disk was known to hold is still there: no fault has struck it since it was last looked at.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.is_up() || !(self.is_rotten || self.is_rolled_back)
+    }
+
     pub(crate) fn is_up(&self) -> bool {
         self.process.is_some()
     }

@@ -108,6 +108,7 @@ fn check_healed(world: &mut World) -> Checked {
         let node = world.chance.index(world.nodes.len());
         world.check_replay(node, shard)?;
         world.check_c3(node, shard)?;
+        world.check_slots(node, shard)?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use tombolo_replica::{Input, Outcome, Ticket, WritePart};
 
 use crate::checks::Checked;
 use crate::clients::{Attempt, Fate, Portion, Purpose, Request, Session, Stage, add_op};
+use crate::process::DRIFT_MS_MAX;
 use crate::queue::{MS, Micros, SECOND};
 use crate::rare::Rare;
 use crate::world::{Event, World};
@@ -199,6 +200,7 @@ impl World {
                 is_retry,
                 settled,
                 after,
+                is_after_near: false,
                 results: vec![None; portions],
                 seen: vec![Vec::new(); portions],
                 is_timed_out: false,
@@ -321,6 +323,10 @@ impl World {
                     None => return Err("a check is answered at once".to_owned()),
                 }
             }
+        }
+        let wall = self.nodes[node].clock.read(self.queue.now());
+        if let Some(sent) = self.clients.attempts.get_mut(&attempt) {
+            sent.is_after_near = after < wall.plus_ms(DRIFT_MS_MAX);
         }
         let life = self.nodes[node].life;
         for (at, portion) in portions.iter().enumerate() {

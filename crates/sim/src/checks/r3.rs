@@ -14,8 +14,9 @@ impl World {
         let Some(&position) = process.shards[shard].barriers.get(&ticket) else { return Ok(()) };
         self.rare.count(Rare::BarrierReached);
         let target = node_of(region);
-        // A disk that came back older voids what was said before, once the region has said hello.
-        if self.nodes[target].is_rolled_back || self.nodes[target].is_rotten {
+        // A disk that rotted or came back older voids what was said before, once the region has said hello.
+        let struck = &self.nodes[target];
+        if struck.is_ignorant || struck.is_rolled_back || struck.is_rotten {
             return Ok(());
         }
         self.check_held(target, &position, "R3: reached")?;

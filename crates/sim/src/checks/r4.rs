@@ -1,5 +1,6 @@
 //! R4: after heal, every region becomes whole, all vectors and states are equal, and nobody lags, within a bounded time.
 
+use tombolo_codec::checkpoint::CellContent;
 use tombolo_replica::Behind;
 
 use crate::checks::Checked;
@@ -56,6 +57,23 @@ impl World {
             }
         }
         None
+    }
+
+    /// However often a region restarted, a counter has one slot for it.
+    pub(crate) fn check_slots(&self, node: usize, shard: usize) -> Checked {
+        let Some(replica) = self.nodes[node].replica(shard) else { return Ok(()) };
+        for cell in &replica.checkpoint().cells {
+            if let CellContent::Counter { slots, .. } = &cell.content
+                && slots.len() > self.nodes.len()
+            {
+                return Err(format!(
+                    "R4: `{}` has {} slots",
+                    String::from_utf8_lossy(&cell.key),
+                    slots.len()
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// What rot took has come back.

@@ -6,7 +6,6 @@ use tombolo_replica::Outcome;
 
 use crate::checks::{Checked, c4};
 use crate::clients::{Fate, Purpose};
-use crate::process::DRIFT_MS_MAX;
 use crate::truth::{DIGITS, number_key};
 use crate::world::{World, region_of, shard_of};
 
@@ -20,6 +19,7 @@ impl World {
     ) -> Checked {
         let Some(sent) = self.clients.attempts.get(&attempt) else { return Ok(()) };
         let (request, purpose, after) = (sent.request, sent.purpose, sent.after);
+        let is_near = sent.is_after_near;
         let seen = sent.seen[at].clone();
         let portion = self.clients.requests[request].portions[at].clone();
         let session = self.clients.requests[request].session;
@@ -38,8 +38,6 @@ impl World {
             ));
         }
         if !outcome.replayed {
-            let wall = self.nodes[node].now(self.queue.now()).wall;
-            let is_near = after < wall.plus_ms(DRIFT_MS_MAX);
             c4::check(&portion.ops, &seen, is_near.then_some(after), outcome)?;
         }
         if self.nodes[node].is_relaxed {
