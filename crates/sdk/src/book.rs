@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tombolo_causality::{Epoch, RegionId, Stamp, Time};
 use tombolo_codec::{ClientAnswer, ClientRequest, ReadValue, WireVerb, WriteDone, decode_answer, limits};
 
-use crate::buffer::{Buffer, Outcome, Run, weight};
+use crate::buffer::{Buffer, Run, weight};
 use crate::client::{Ask, Awaited, Value};
 use crate::entry::{Body, Entry, Place, Reply, State};
 use crate::error::SdkError;
@@ -30,19 +30,30 @@ const ENTRIES_MAX: usize = 1_024;
 const BARRIERS_MAX: usize = 16_384;
 /// Keys and values of them.
 const BYTES_MAX: usize = 16 * 1_024 * 1_024;
+/// A session gets no new requests once half its window is over, or this.
+const ROTATE_MAX: Duration = Duration::from_secs(7 * 86_400);
 /// What is encoded ahead of the stream.
 const OUTBOX_BYTES_MAX: usize = 1_024 * 1_024;
 
+/// Rounds through all regions, each of them silent, after which it grows no more patient.
+const PATIENCE_ROUNDS_MAX: u32 = 4;
+
 pub(crate) struct Book {
-    address: String,
+    /// Where it may be sent, for people.
+    addresses: String,
+    regions_count: u32,
     deadline: Duration,
-    silence_max: Duration,
+    failover_after: Duration,
+    /// Connections in a row that were given up because their region stayed silent.
+    silent_count: u32,
     drift_ms_max: u64,
     stamps: Option<Stamps>,
     /// Region and incarnation at the other end, while connected.
     link: Option<(RegionId, Epoch)>,
     /// What the connection last suffered from.
     trouble: String,
+    /// Why the region at the other end is to be left for the next one.
+    farewell: Option<String>,
     entries: BTreeMap<u64, Entry>,
     bytes: usize,
     /// How many of the entries are barriers.
@@ -65,13 +76,16 @@ pub(crate) struct Book {
 impl Book {
     pub(crate) fn new(options: &Options) -> Self {
         Self {
-            address: options.addresses[0].clone(),
+            addresses: options.addresses.join(", "),
+            regions_count: u32::try_from(options.addresses.len()).unwrap_or(u32::MAX),
             deadline: options.deadline,
-            silence_max: options.silence_max,
+            failover_after: options.failover_after,
+            silent_count: 0,
             drift_ms_max: options.drift_ms_max,
             stamps: None,
             link: None,
             trouble: String::new(),
+            farewell: None,
             entries: BTreeMap::new(),
             bytes: 0,
             barriers_count: 0,
@@ -180,24 +194,38 @@ impl Book {
         self.wires.retain(|_, wire| !wire.is_over());
     }
 
-    /// A connection stands: everything unanswered is sent again in its old order; that of an earlier incarnation of
-    /// the region keeps its session and number.
+    /// A connection stands, to whatever region: everything unanswered is sent again in its old order. What may have been
+    /// logged keeps its session and number, also where that is of another region or an earlier incarnation.
     pub(crate) fn link_up(&mut self, welcome: &ClientAnswer, now: Instant) {
         let ClientAnswer::Welcome { region, epoch, clock, .. } = welcome else {
             unreachable!("a link is made of a welcome");
         };
-        self.link = Some((*region, *epoch));
+        let home = (*region, *epoch);
+        self.link = Some(home);
         self.heard = now;
+        self.farewell = None;
         let drift_ms_max = self.drift_ms_max;
         let stamps = self.stamps.get_or_insert_with(|| Stamps::new(drift_ms_max, *clock, now));
         stamps.anchor(*clock, now);
         for handle in self.handles.values_mut() {
             handle.waiting.clear();
             if let Some(wire) = handle.current.and_then(|wire| self.wires.get_mut(&wire))
-                && wire.epoch != *epoch
+                && !wire.is_of(home)
             {
                 wire.is_left = true;
                 handle.current = None;
+            }
+        }
+        for entry in self.entries.values_mut() {
+            entry.is_lost |= matches!(entry.state, State::Sent(_));
+            if let Some(place) = entry.place
+                && !entry.is_lost
+                && let Some(wire) = self.wires.get_mut(&place.wire).filter(|wire| !wire.is_of(home))
+            {
+                // Each attempt was refused, so nothing of it was logged: it may go under a new session.
+                wire.close(place.number);
+                entry.place = None;
+                entry.attempts = 0;
             }
         }
         self.wires.retain(|_, wire| !wire.is_over());
@@ -205,10 +233,8 @@ impl Book {
         self.ready.clear();
         self.ready_barriers.clear();
         for (&id, entry) in &mut self.entries {
-            match entry.state {
-                State::Resting(_) => continue,
-                State::Sent(_) => entry.is_lost = true,
-                State::Ready => {}
+            if matches!(entry.state, State::Resting(_)) {
+                continue;
             }
             entry.state = State::Ready;
             let ready = if entry.is_barrier() { &mut self.ready_barriers } else { &mut self.ready };
@@ -316,7 +342,11 @@ impl Book {
     fn place(&mut self, id: u64, entry: &Entry, now: Instant) -> Option<Place> {
         let session = entry.session().expect("a write has a session");
         let handle = self.handles.entry(session.id).or_insert_with(|| Handle::new(Arc::downgrade(session)));
-        let Some(current) = handle.current else {
+        let fresh = |wire: &u64| self.wires.get(wire).is_some_and(|wire| wire.is_fresh(now));
+        let Some(current) = handle.current.filter(fresh) else {
+            if let Some(wire) = handle.current.take().and_then(|wire| self.wires.get_mut(&wire)) {
+                wire.is_left = true;
+            }
             handle.waiting.push_back(id);
             if !std::mem::replace(&mut handle.is_opening, true) {
                 let reply = Reply::Open { handle: session.id, reply: None };
@@ -334,10 +364,19 @@ impl Book {
         }
     }
 
+    /// Lets a number go: its authority answered it, or its caller was told that nobody knows.
     fn release(&mut self, place: Option<Place>) {
+        self.let_go(place, false);
+    }
+
+    fn let_go(&mut self, place: Option<Place>, is_conditional: bool) {
         let Some(place) = place else { return };
         let Some(wire) = self.wires.get_mut(&place.wire) else { return };
-        wire.close(place.number);
+        if is_conditional {
+            wire.answered_conditionally(place.number);
+        } else {
+            wire.close(place.number);
+        }
         // Back to the front, in their order: they have waited longest.
         while let Some(id) = wire.blocked.pop_back() {
             self.ready.push_front(id);
@@ -355,6 +394,9 @@ impl Book {
         let (id, answer) = decode_answer(body).map_err(|reject| reject.to_string())?;
         // What was given up is not waited for.
         let Some(entry) = self.pull(id) else { return Ok(()) };
+        if matches!(answer, ClientAnswer::Written(_) | ClientAnswer::Values(_)) {
+            self.silent_count = 0;
+        }
         match (answer, entry.reply) {
             (ClientAnswer::Rejected(reject), reply) => {
                 self.refused(id, Entry { reply, ..entry }, reject, now);
@@ -367,23 +409,21 @@ impl Book {
                 });
                 // A caller that is gone has stopped waiting.
                 drop(reply.send(written));
-                self.release(entry.place);
+                self.let_go(entry.place, conditional);
             }
-            (ClientAnswer::Written(done), Reply::Run { buffer, shard, ops_count }) => {
-                let outcome = match self.written(&done, now) {
-                    Ok((token, _)) => {
-                        buffer.session.reached(&token);
-                        Outcome::Accepted(token)
-                    }
-                    Err(_) => Outcome::Unknown,
+            (ClientAnswer::Written(done), reply @ Reply::Run { .. }) => {
+                let entry = Entry { reply, ..entry };
+                let (place, is_conditional) = (entry.place, done.conditional);
+                let more = match self.written(&done, now) {
+                    Ok((token, _)) => entry.accept_run(token, is_conditional),
+                    Err(error) => entry.fail(error),
                 };
-                if buffer.settle(shard, ops_count, entry.bytes, outcome) {
-                    self.listed.push(buffer);
-                }
-                self.release(entry.place);
+                self.listed.extend(more);
+                self.let_go(place, is_conditional);
             }
-            (ClientAnswer::Session { id, numbers_max, .. }, Reply::Open { handle, reply }) => {
-                self.opened(handle, id, numbers_max);
+            (ClientAnswer::Session { id, numbers_max, window_seconds }, Reply::Open { handle, reply }) => {
+                let half = Duration::from_secs(window_seconds) / 2;
+                self.opened(handle, id, numbers_max, now + half.min(ROTATE_MAX));
                 if let Some(reply) = reply {
                     drop(reply.send(Ok(())));
                 }
@@ -427,12 +467,13 @@ impl Book {
         }
     }
 
-    fn opened(&mut self, handle: u64, id: String, numbers_max: u32) {
-        let Some((home, epoch)) = self.link else { return };
+    fn opened(&mut self, handle: u64, id: String, numbers_max: u32, rotate_at: Instant) {
+        let Some(home) = self.link else { return };
+        self.wires.retain(|_, wire| !wire.is_over());
         let Some(handle) = self.handles.get_mut(&handle) else { return };
         let wire = self.next_wire;
         self.next_wire += 1;
-        self.wires.insert(wire, Wire::new(id, numbers_max, home, epoch));
+        self.wires.insert(wire, Wire::new(id, numbers_max, home, rotate_at));
         handle.current = Some(wire);
         handle.is_opening = false;
         self.ready.extend(handle.waiting.drain(..));
@@ -460,17 +501,38 @@ impl Book {
             }
         }
         self.waiting_since = waiting_since;
-        let (address, trouble) = (self.address.clone(), self.trouble.clone());
+        let (addresses, trouble) = (self.addresses.clone(), self.trouble.clone());
         let trouble = self.link.is_none().then_some(trouble);
         for id in over {
             let Some(entry) = self.pull(id) else { continue };
-            self.end(entry, |entry| entry.give_up(&address, trouble.as_deref()));
+            self.end(entry, |entry| entry.give_up(&addresses, trouble.as_deref()));
         }
     }
 
     /// Whether the region owes answers and has said nothing for too long.
     pub(crate) fn is_silent(&self, now: Instant) -> bool {
-        let long_ago = |since: Instant| since + self.silence_max < now;
+        // Where all of them are slow, moving from one to the other at the same pace would get no answer from any.
+        let rounds = (self.silent_count / self.regions_count).min(PATIENCE_ROUNDS_MAX);
+        let silence_max = self.failover_after * (1 << rounds);
+        let long_ago = |since: Instant| since + silence_max < now;
         long_ago(self.heard) && self.waiting_since.is_some_and(long_ago)
     }
+
+    /// The connection is given up because its region is silent.
+    pub(crate) fn note_silence(&mut self) {
+        self.silent_count = self.silent_count.saturating_add(1);
+    }
+
+    /// Why the region has to be left, if it has said that it cannot serve and there is another one.
+    pub(crate) fn take_farewell(&mut self) -> Option<String> {
+        self.farewell.take()
+    }
+
+    /// Whether the region owes an answer to a write.
+    pub(crate) fn has_writes_under_way(&self) -> bool {
+        self.entries.values().any(|entry| entry.is_write() && matches!(entry.state, State::Sent(_)))
+    }
 }
+
+#[cfg(test)]
+mod tests;

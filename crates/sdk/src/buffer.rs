@@ -14,7 +14,7 @@ use crate::error::SdkError;
 use crate::options::WriterOptions;
 use crate::session::SessionShared;
 use crate::token::Token;
-use crate::writer::{FlushReport, REJECTED_MAX};
+use crate::writer::{FlushReport, NAMED_MAX};
 
 /// What an op weighs besides its key and value.
 const OP_BYTES: usize = 32;
@@ -39,9 +39,14 @@ pub(crate) struct Run {
 
 /// What came of a run, or of a part of one.
 pub(crate) enum Outcome {
-    Accepted(Token),
+    Accepted {
+        token: Token,
+        is_conditional: bool,
+    },
+    /// The keys, and why.
     Rejected(Vec<Vec<u8>>, Reject),
-    Unknown,
+    /// The keys, and what is known.
+    Unknown(Vec<Vec<u8>>, String),
 }
 
 #[derive(Default)]
@@ -165,16 +170,22 @@ impl Buffer {
         state.bytes -= bytes;
         let report = &mut state.report;
         match outcome {
-            Outcome::Accepted(token) => {
+            Outcome::Accepted { token, is_conditional } => {
                 report.accepted += ops_count as u64;
+                report.conditional += if is_conditional { ops_count as u64 } else { 0 };
                 report.token.join(&token);
             }
             Outcome::Rejected(keys, reject) => {
                 report.rejected_count += ops_count as u64;
-                let room = REJECTED_MAX - report.rejected.len();
+                let room = NAMED_MAX - report.rejected.len();
                 report.rejected.extend(keys.into_iter().take(room).map(|key| (key.into(), reject.clone())));
             }
-            Outcome::Unknown => report.unknown += ops_count as u64,
+            Outcome::Unknown(keys, text) => {
+                report.unknown += ops_count as u64;
+                let room = NAMED_MAX - report.unknown_first.len();
+                let named = keys.into_iter().take(room).map(|key| (key.into(), text.clone()));
+                report.unknown_first.extend(named);
+            }
         }
         let entry = &mut state.shards[usize::from(shard.0)];
         entry.in_flight -= 1;

@@ -93,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     router: Router,
     tenant: TenantId,
+    /// The name of the region it is connected to, or was last.
+    region: Mutex<String>,
     next_session: AtomicU64,
     pub(crate) is_closed: AtomicBool,
     /// Buffers with runs to send, each at most once.
@@ -105,6 +107,20 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn shard(&self, key: &[u8]) -> ShardId {
         self.router.shard(self.tenant, key)
+    }
+
+    /// Takes note of the region at the other end.
+    ///
+    /// Errors: why it cannot be one of the same cluster, for the same tenant.
+    pub(crate) fn arrived(&self, welcome: &ClientAnswer) -> Result<(), String> {
+        let ClientAnswer::Welcome { name, shards_count, tenant, .. } = welcome else {
+            return Err("the region did not say welcome".into());
+        };
+        if (*shards_count, TenantId(*tenant)) != (self.router.shards_count(), self.tenant) {
+            return Err(format!("`{name}` has other shards or another tenant for this token"));
+        }
+        self.region.lock().unwrap_or_else(PoisonError::into_inner).clone_from(name);
+        Ok(())
     }
 
     pub(crate) fn tell(&self, buffer: Arc<Buffer>) {
@@ -135,10 +151,12 @@ impl Shared {
     }
 }
 
-/// A connection to a region that mends itself. Cheap to clone; all clones share it.
+/// A connection to the first region that answers, which mends itself. Cheap to clone; all clones share it.
 ///
-/// One task owns the connection. Requests that are not answered when it breaks are sent again, under their session,
-/// number and stamps, until their deadline.
+/// One task owns the connection. A region that closes it, or owes answers and stays silent
+/// ([`Options::failover_after`]), is left for the next one. Requests that are not answered by then are sent again there,
+/// under their session, number and stamps, until their deadline; new ones go to a new session. Once an earlier region
+/// answers again the client goes back, when no write is under way.
 #[derive(Clone)]
 pub struct Client {
     asks: mpsc::Sender<Ask>,
@@ -153,8 +171,8 @@ impl Client {
     /// [`SdkError::Setup`] for a CA that cannot be used.
     pub async fn connect(options: Options) -> Result<Self, SdkError> {
         let dialer = Dialer::new(&options)?;
-        let link = dialer.first(options.connect_deadline).await?;
-        let ClientAnswer::Welcome { shards_count, tenant, .. } = &link.welcome else {
+        let (at, link) = dialer.first(options.connect_deadline).await?;
+        let ClientAnswer::Welcome { shards_count, tenant, name, .. } = &link.welcome else {
             return Err(SdkError::Unknown { text: "the region did not say welcome".into() });
         };
         let router =
@@ -162,6 +180,7 @@ impl Client {
         let shared = Arc::new(Shared {
             router,
             tenant: TenantId(*tenant),
+            region: Mutex::new(name.clone()),
             next_session: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
             listed: Mutex::default(),
@@ -172,8 +191,14 @@ impl Client {
         let (asks, inbox) = mpsc::channel(ASKS_MAX);
         let (end, ended) = watch::channel(false);
         let book = Book::new(&shared.options);
-        tokio::spawn(Driver::new(shared.clone(), inbox, book, dialer, end).run(link));
+        tokio::spawn(Driver::new(shared.clone(), inbox, book, dialer, end).run(at, link));
         Ok(Self { asks, shared, ended })
+    }
+
+    /// The name of the region that the client is connected to, or was last.
+    #[must_use]
+    pub fn region(&self) -> String {
+        self.shared.region.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Opens a session homed in the region.

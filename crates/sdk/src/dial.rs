@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::net::lookup_host;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tombolo_codec::decode_answer;
 use tombolo_codec::{ClientAnswer, ClientRequest, limits};
 use tombolo_transport::{
@@ -13,15 +13,25 @@ use tombolo_transport::{
 };
 
 use crate::error::SdkError;
+use crate::jitter::jittered;
 use crate::lanes::Lanes;
 use crate::options::Options;
 
 /// The kind of a request's frame.
 pub(crate) const REQUEST_KIND: u8 = 1;
-/// A fresh attempt each: a kept one comes back up to as late as the cut was long.
-pub(crate) const ATTEMPT_EVERY: Duration = Duration::from_millis(250);
+/// Pauses between attempts. Each is a fresh one: a kept one comes back up to as late as the cut was long.
+pub(crate) struct Pace {
+    pub(crate) first: Duration,
+    /// They double with each round through the regions, up to this.
+    pub(crate) longest: Duration,
+}
+/// While there is no connection.
+pub(crate) const URGENT: Pace =
+    Pace { first: Duration::from_millis(250), longest: Duration::from_millis(1_000) };
+/// While another region answers.
+pub(crate) const PATIENT: Pace = Pace { first: Duration::from_secs(1), longest: Duration::from_secs(30) };
 /// Attempts going on at once.
-pub(crate) const ATTEMPTS_MAX: usize = 8;
+const ATTEMPTS_MAX: usize = 8;
 /// Handshake and welcome.
 const ATTEMPT_MAX: Duration = Duration::from_secs(4);
 /// A frame's body: a request or answer with its envelope.
@@ -63,47 +73,49 @@ impl Dialer {
         Ok(Self { endpoint, addresses, token })
     }
 
-    /// Where it connects.
-    pub(crate) fn address(&self) -> &str {
-        &self.addresses[0]
+    /// How many regions it knows.
+    pub(crate) fn regions_count(&self) -> usize {
+        self.addresses.len()
     }
 
-    /// The first connection: what an operator has to mend is told at once.
-    pub(crate) async fn first(&self, deadline: Duration) -> Result<Link, SdkError> {
-        let mut last = SdkError::Unreachable { address: self.address().into(), text: "no answer".into() };
-        let mut attempts = JoinSet::new();
-        let mut next = interval(ATTEMPT_EVERY);
-        next.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let end = sleep(deadline);
-        tokio::pin!(end);
-        loop {
-            tokio::select! {
-                () = &mut end => return Err(last),
-                _ = next.tick(), if attempts.len() < ATTEMPTS_MAX => {
-                    attempts.spawn(self.clone().dial());
-                }
-                Some(attempt) = attempts.join_next() => match attempt {
-                    Ok(Ok(link)) => return Ok(link),
-                    Ok(Err(error @ (SdkError::Rejected(_) | SdkError::Setup { .. }))) => return Err(error),
-                    Ok(Err(error)) => last = error,
-                    Err(panic) => last = SdkError::Unknown { text: panic.to_string() },
-                },
+    /// Where it connects to a region.
+    pub(crate) fn address(&self, at: usize) -> &str {
+        &self.addresses[at]
+    }
+
+    /// Attempts to reach one of these regions, in turn, from `start` on.
+    pub(crate) fn attempts(&self, order: Vec<usize>, start: Instant, pace: Pace) -> Attempts {
+        Attempts { dialer: self.clone(), order, pace, count: 0, next: start, going: JoinSet::new() }
+    }
+
+    /// The first connection, to the first region that answers: what an operator has to mend is told at once.
+    pub(crate) async fn first(&self, deadline: Duration) -> Result<(usize, Link), SdkError> {
+        let mut last = SdkError::Unreachable { address: self.address(0).into(), text: "no answer".into() };
+        let now = Instant::now();
+        let mut attempts = self.attempts((0..self.regions_count()).collect(), now, URGENT);
+        while let Ok((at, attempt)) = timeout_at(now + deadline, attempts.next()).await {
+            match attempt {
+                Ok(link) => return Ok((at, link)),
+                Err(error @ (SdkError::Rejected(_) | SdkError::Setup { .. })) => return Err(error),
+                Err(error) => last = error,
             }
         }
+        Err(last)
     }
 
     /// One attempt.
-    pub(crate) async fn dial(self) -> Result<Link, SdkError> {
-        let unreachable = |text: String| SdkError::Unreachable { address: self.address().into(), text };
-        match timeout(ATTEMPT_MAX, self.attempt()).await {
+    async fn dial(self, at: usize) -> Result<Link, SdkError> {
+        let unreachable = |text: String| SdkError::Unreachable { address: self.address(at).into(), text };
+        match timeout(ATTEMPT_MAX, self.attempt(at)).await {
             Ok(done) => done,
             Err(_) => Err(unreachable("it did not answer in time".into())),
         }
     }
 
-    async fn attempt(&self) -> Result<Link, SdkError> {
-        let unreachable = |text: String| SdkError::Unreachable { address: self.address().into(), text };
-        let mut found = lookup_host(self.address()).await.map_err(|error| unreachable(error.to_string()))?;
+    async fn attempt(&self, at: usize) -> Result<Link, SdkError> {
+        let unreachable = |text: String| SdkError::Unreachable { address: self.address(at).into(), text };
+        let mut found =
+            lookup_host(self.address(at)).await.map_err(|error| unreachable(error.to_string()))?;
         let address = found.next().ok_or_else(|| unreachable("the name has no address".into()))?;
         let connection =
             self.endpoint.connect(address, Expected::default()).await.map_err(|error| match error {
@@ -132,5 +144,48 @@ impl Dialer {
     /// Closes the socket; takes at most a second.
     pub(crate) async fn close(&self) {
         self.endpoint.close().await;
+    }
+}
+
+/// Attempts at connections, to several regions in turn. Ends those that go on when it is dropped.
+pub(crate) struct Attempts {
+    dialer: Dialer,
+    order: Vec<usize>,
+    pace: Pace,
+    count: usize,
+    next: Instant,
+    going: JoinSet<(usize, Result<Link, SdkError>)>,
+}
+
+impl Attempts {
+    /// What the next attempt came to, and the region. Safe to cancel.
+    pub(crate) async fn next(&mut self) -> (usize, Result<Link, SdkError>) {
+        loop {
+            tokio::select! {
+                () = sleep_until(self.next), if self.going.len() < ATTEMPTS_MAX => self.begin(),
+                Some(attempt) = self.going.join_next() => {
+                    let (at, result) = attempt.unwrap_or_else(|panic| {
+                        (self.order[0], Err(SdkError::Unknown { text: panic.to_string() }))
+                    });
+                    if result.is_err() && self.count < self.order.len() {
+                        // A region that refuses at once makes room for the next one at once.
+                        self.next = Instant::now();
+                    }
+                    return (at, result);
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self) {
+        let at = self.order[self.count % self.order.len()];
+        self.going.spawn({
+            let dialer = self.dialer.clone();
+            async move { (at, dialer.dial(at).await) }
+        });
+        let rounds = (self.count / self.order.len()).min(8);
+        let pause = self.pace.first.saturating_mul(1 << rounds).min(self.pace.longest);
+        self.count += 1;
+        self.next = Instant::now() + jittered(pause);
     }
 }

@@ -1,8 +1,9 @@
 //! The task that owns the connection: waits in one place, changes the book in another.
 //!
-//! It decides nothing about requests; that is `book.rs`. Start at [`Driver::run`].
+//! It decides nothing about requests, that is `book.rs`, nor where to connect, that is `regions.rs`. Start at
+//! [`Driver::run`].
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,14 +11,15 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, interval_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tombolo_transport::{Frame, FrameReader, LinkError};
 
 use crate::book::Book;
 use crate::client::{Ask, Shared};
-use crate::dial::{ATTEMPT_EVERY, ATTEMPTS_MAX, Dialer, Link, REQUEST_KIND};
+use crate::dial::{Attempts, Dialer, Link, PATIENT, REQUEST_KIND, URGENT};
+use crate::error::SdkError;
 use crate::lanes::{FromLane, Lanes};
+use crate::regions::Regions;
 
 /// How fine deadlines and pauses are.
 const TICK: Duration = Duration::from_millis(10);
@@ -31,6 +33,9 @@ pub(crate) struct Driver {
     has_handles: bool,
     book: Book,
     dialer: Dialer,
+    regions: Regions,
+    /// A connection to an earlier region, and when it takes over whatever is under way.
+    moving: Option<(usize, Link, Instant)>,
     end: watch::Sender<bool>,
     tick: Interval,
     /// When a connection was last tried: a region that breaks each one is not dialled faster than one that is away.
@@ -40,8 +45,10 @@ pub(crate) struct Driver {
 enum End {
     /// Closed, and nothing is left to do.
     Done,
-    /// The connection is gone.
+    /// The connection is gone, or of no use.
     Lost(String),
+    /// Nothing is under way, and an earlier region answers again.
+    Moving,
 }
 
 enum Event {
@@ -50,6 +57,7 @@ enum Event {
     Asked(Option<Ask>),
     Rung,
     Tick,
+    Dialled(usize, Result<Box<Link>, SdkError>),
 }
 
 impl Driver {
@@ -62,20 +70,27 @@ impl Driver {
     ) -> Self {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { shared, asks, has_handles: true, book, dialer, end, tick, dialled: Instant::now() }
+        let regions = Regions::new(dialer.regions_count(), shared.options.return_after);
+        let dialled = Instant::now();
+        Self { shared, asks, has_handles: true, book, dialer, regions, moving: None, end, tick, dialled }
     }
 
-    pub(crate) async fn run(mut self, link: Link) {
-        let mut link = Some(link);
-        while let Some(current) = link.take() {
-            match Box::pin(self.serve(current)).await {
+    pub(crate) async fn run(mut self, at: usize, link: Link) {
+        let mut next = Some((at, link));
+        while let Some((at, link)) = next.take() {
+            self.regions.arrived(at, Instant::now());
+            match Box::pin(self.serve(link)).await {
                 End::Done => break,
+                End::Moving => {}
                 End::Lost(text) => {
-                    tracing::debug!(address = self.dialer.address(), %text, "connection lost");
+                    tracing::debug!(address = self.dialer.address(at), %text, "connection lost");
                     self.book.link_down(text);
                 }
             }
-            link = Box::pin(self.redial()).await;
+            next = match self.moving.take() {
+                Some((at, link, _)) => Some((at, link)),
+                None => Box::pin(self.redial()).await,
+            };
         }
         self.dialer.close().await;
     }
@@ -107,14 +122,24 @@ impl Driver {
     }
 
     async fn serve(&mut self, mut link: Link) -> End {
+        if let Err(text) = self.shared.arrived(&link.welcome) {
+            return End::Lost(text);
+        }
         self.book.link_up(&link.welcome, Instant::now());
+        let better = self.regions.better_ones();
+        let mut better = better.map(|(start, order)| self.dialer.attempts(order, start, PATIENT));
         let mut is_writing = false;
         loop {
             if self.collect() {
                 link.finish().await;
                 return End::Done;
             }
-            if !is_writing {
+            if let Some((_, _, until)) = &self.moving {
+                if !self.book.has_writes_under_way() || *until <= Instant::now() {
+                    tokio::spawn(link.finish());
+                    return End::Moving;
+                }
+            } else if !is_writing {
                 let bodies = self.book.take_outbox(Instant::now());
                 if !bodies.is_empty() {
                     let frames: Vec<Frame> =
@@ -136,6 +161,9 @@ impl Driver {
                 ask = self.asks.recv(), if self.has_handles && self.book.has_room() => Event::Asked(ask),
                 () = self.shared.bell.notified() => Event::Rung,
                 _ = self.tick.tick(), if !self.book.is_idle() => Event::Tick,
+                (at, link) = attempted(&mut better), if self.moving.is_none() => {
+                    Event::Dialled(at, link.map(Box::new))
+                }
             };
             match event {
                 Event::Answers(frames, end) => {
@@ -144,6 +172,9 @@ impl Driver {
                         if let Err(text) = self.book.answer(&frame.body, now) {
                             return End::Lost(text);
                         }
+                    }
+                    if let Some(text) = self.book.take_farewell() {
+                        return End::Lost(text);
                     }
                     if let Some(end) = end {
                         return end;
@@ -157,31 +188,36 @@ impl Driver {
                     let now = Instant::now();
                     self.book.tick(now);
                     if self.book.is_silent(now) {
+                        self.book.note_silence();
                         return End::Lost("the region has stopped answering".into());
                     }
+                }
+                Event::Dialled(at, Ok(earlier)) => {
+                    self.moving = Some((at, *earlier, Instant::now() + self.shared.options.failover_after));
+                }
+                Event::Dialled(at, Err(error)) => {
+                    tracing::debug!(address = self.dialer.address(at), %error, "still not back");
                 }
             }
         }
     }
 
     /// A new connection, or none if nothing is left to do.
-    async fn redial(&mut self) -> Option<Link> {
-        let mut attempts = JoinSet::new();
-        let mut next = interval_at(self.dialled + ATTEMPT_EVERY, ATTEMPT_EVERY);
-        next.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    async fn redial(&mut self) -> Option<(usize, Link)> {
+        // At once, unless the last connection was made just before.
+        let start = self.dialled + URGENT.first;
+        let mut attempts = self.dialer.attempts(self.regions.next_ones(), start, URGENT);
         loop {
             if self.collect() {
                 return None;
             }
             tokio::select! {
-                _ = next.tick(), if attempts.len() < ATTEMPTS_MAX => {
-                    self.dialled = Instant::now();
-                    attempts.spawn(self.dialer.clone().dial());
-                }
-                Some(attempt) = attempts.join_next() => match attempt {
-                    Ok(Ok(link)) => return Some(link),
-                    Ok(Err(error)) => self.book.link_down(error.to_string()),
-                    Err(panic) => self.book.link_down(panic.to_string()),
+                (at, attempt) = attempts.next() => match attempt {
+                    Ok(link) => {
+                        self.dialled = Instant::now();
+                        return Some((at, link));
+                    }
+                    Err(error) => self.book.link_down(error.to_string()),
                 },
                 ask = self.asks.recv(), if self.has_handles && self.book.has_room() => self.take_ask(ask),
                 () = self.shared.bell.notified() => {}
@@ -197,6 +233,14 @@ impl Drop for Driver {
         self.shared.is_closed.store(true, Ordering::SeqCst);
         self.shared.close_buffers();
         self.end.send_replace(true);
+    }
+}
+
+/// What the next of these attempts came to; never, if there are none. Safe to cancel.
+async fn attempted(attempts: &mut Option<Attempts>) -> (usize, Result<Link, SdkError>) {
+    match attempts {
+        Some(attempts) => attempts.next().await,
+        None => pending().await,
     }
 }
 

@@ -12,6 +12,7 @@ use crate::buffer::{Buffer, Outcome};
 use crate::client::{AwaitAsk, Scope, Value};
 use crate::error::SdkError;
 use crate::session::{SessionShared, Written};
+use crate::token::Token;
 
 /// Its place in a session of the region: which one (by the book's number for it), and the request's number there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,6 +130,14 @@ impl Entry {
         }
     }
 
+    /// Tells a writer that a run of it was logged. Says whether the writer has more to send.
+    pub(crate) fn accept_run(self, token: Token, is_conditional: bool) -> Option<Arc<Buffer>> {
+        let Reply::Run { buffer, shard, ops_count } = self.reply else { return None };
+        buffer.session.reached(&token);
+        let outcome = Outcome::Accepted { token, is_conditional };
+        buffer.settle(shard, ops_count, self.bytes, outcome).then_some(buffer)
+    }
+
     /// Tells the caller that it was refused for good. Says whether a writer has more to send.
     pub(crate) fn refuse(self, reject: Reject) -> Option<Arc<Buffer>> {
         let doubtful = self.is_write() && self.is_lost && reject.applied == Applied::No;
@@ -137,7 +146,7 @@ impl Entry {
     }
 
     /// Tells the caller what is known when its time is up.
-    pub(crate) fn give_up(self, address: &str, trouble: Option<&str>) -> Option<Arc<Buffer>> {
+    pub(crate) fn give_up(self, addresses: &str, trouble: Option<&str>) -> Option<Arc<Buffer>> {
         let is_open = self.is_lost || matches!(self.state, State::Sent(_));
         let error = match (&self.last_reject, trouble) {
             _ if self.is_write() && is_open => {
@@ -147,7 +156,7 @@ impl Entry {
             }
             (Some(reject), _) => SdkError::Rejected(reject.clone()),
             (None, Some(trouble)) => {
-                SdkError::Unreachable { address: address.to_owned(), text: trouble.to_owned() }
+                SdkError::Unreachable { address: addresses.to_owned(), text: trouble.to_owned() }
             }
             (None, None) => {
                 let text = "no answer within the deadline";
@@ -157,8 +166,8 @@ impl Entry {
         self.fail(error)
     }
 
-    /// Tells the caller. A caller that is gone has stopped waiting.
-    fn fail(self, error: SdkError) -> Option<Arc<Buffer>> {
+    /// Tells the caller. A caller that is gone has stopped waiting. Says whether a writer has more to send.
+    pub(crate) fn fail(self, error: SdkError) -> Option<Arc<Buffer>> {
         let ops = if matches!(self.reply, Reply::Run { .. }) { self.ops() } else { Vec::new() };
         match self.reply {
             Reply::One { reply, .. } => drop(reply.send(Err(error))),
@@ -167,15 +176,15 @@ impl Entry {
             Reply::Open { reply: Some(reply), .. } => drop(reply.send(Err(error))),
             Reply::Open { reply: None, .. } => {}
             Reply::Run { buffer, shard, ops_count } => {
+                let keys = ops.into_iter().map(|op| op.key).collect();
                 let outcome = match error {
                     SdkError::Rejected(reject) if reject.applied == Applied::No => {
-                        Outcome::Rejected(ops.into_iter().map(|op| op.key).collect(), reject)
+                        Outcome::Rejected(keys, reject)
                     }
                     error if error.applied() == Applied::No => {
-                        let reject = Reject::new(RejectCode::TimedOut, error.to_string());
-                        Outcome::Rejected(ops.into_iter().map(|op| op.key).collect(), reject)
+                        Outcome::Rejected(keys, Reject::new(RejectCode::TimedOut, error.to_string()))
                     }
-                    _ => Outcome::Unknown,
+                    error => Outcome::Unknown(keys, error.to_string()),
                 };
                 if buffer.settle(shard, ops_count, self.bytes, outcome) {
                     return Some(buffer);

@@ -8,7 +8,7 @@ pub enum SdkError {
     /// No region was reached; the request was never sent, so nothing of it was applied.
     #[error("{address} is not reachable, nothing was sent: {text}")]
     Unreachable {
-        /// Where the client tried.
+        /// Where the client tried: one region, or several.
         address: String,
         /// What the last attempt failed with.
         text: String,
@@ -51,7 +51,9 @@ pub(crate) fn refuse(code: RejectCode, text: impl Into<String>) -> SdkError {
 
 /// Whether asking again, later, may help.
 pub(crate) fn is_retryable(reject: &Reject) -> bool {
-    if reject.applied == Applied::Yes {
+    // What lies outside the window or below the mark is so for good.
+    let is_over = matches!(reject.code, RejectCode::Stale | RejectCode::SessionExpired);
+    if reject.applied == Applied::Yes || is_over {
         return false;
     }
     reject.retry_after_ms.is_some()
@@ -67,6 +69,11 @@ pub(crate) fn is_retryable(reject: &Reject) -> bool {
         )
 }
 
+/// Whether the region says that it serves no more, so that another one has to.
+pub(crate) fn is_farewell(reject: &Reject) -> bool {
+    matches!(reject.code, RejectCode::ShuttingDown | RejectCode::StorageFailed)
+}
+
 /// Whether one op of a request may be to blame, so that the others may pass without it.
 pub(crate) fn is_about_an_op(reject: &Reject) -> bool {
     matches!(
@@ -80,4 +87,11 @@ pub(crate) fn is_about_an_op(reject: &Reject) -> bool {
             | RejectCode::NotSupported
             | RejectCode::Forbidden
     )
+}
+
+/// Whether a region refuses so only before it logs anything.
+pub(crate) fn is_decided_before_logging(reject: &Reject) -> bool {
+    let is_about_its_session =
+        matches!(reject.code, RejectCode::NotWhole | RejectCode::SessionFull | RejectCode::SessionExpired);
+    is_about_its_session || is_about_an_op(reject)
 }

@@ -1,4 +1,4 @@
-//! What a client can be told: whom to trust, where to connect, and the bounds it keeps.
+//! What a client can be told: whom to trust, which regions to use in which order, and the bounds it keeps.
 
 use std::time::Duration;
 
@@ -8,12 +8,13 @@ use tombolo_codec::limits;
 #[derive(Clone)]
 pub struct Options {
     pub(crate) authority_pem: String,
-    /// In the order of preference. One for now: with several, a client goes on at the next one.
+    /// In the order of preference.
     pub(crate) addresses: Vec<String>,
     pub(crate) token: String,
     pub(crate) deadline: Duration,
     pub(crate) connect_deadline: Duration,
-    pub(crate) silence_max: Duration,
+    pub(crate) failover_after: Duration,
+    pub(crate) return_after: Duration,
     pub(crate) drift_ms_max: u64,
     pub(crate) writer: WriterOptions,
 }
@@ -40,9 +41,10 @@ impl Options {
             authority_pem: authority_pem.into(),
             addresses: vec![address.into()],
             token: String::new(),
-            deadline: Duration::from_secs(30),
+            deadline: Duration::from_secs(60),
             connect_deadline: Duration::from_secs(10),
-            silence_max: Duration::from_millis(2_500),
+            failover_after: Duration::from_millis(1_500),
+            return_after: Duration::from_secs(5),
             drift_ms_max: 500,
             writer: WriterOptions {
                 ops_max: 32_768,
@@ -54,6 +56,13 @@ impl Options {
         }
     }
 
+    /// One more region of the same cluster, for when those named before do not answer.
+    #[must_use]
+    pub fn fallback(mut self, address: impl Into<String>) -> Self {
+        self.addresses.push(address.into());
+        self
+    }
+
     /// The bearer token; without one the region must listen with `auth = "none"`.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
@@ -61,7 +70,8 @@ impl Options {
         self
     }
 
-    /// For how long a request is tried before its caller is told what is known. 30 s by default.
+    /// For how long a request is tried, in whatever regions, before its caller is told what is known: that nothing of
+    /// it was applied, or that its outcome is unknown. 60 s by default.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
@@ -75,11 +85,20 @@ impl Options {
         self
     }
 
-    /// After how long without any answer, while some are due, the connection is given up for a new one. 2.5 s by
-    /// default: well above a sync of the disk, and less than the connection itself needs to see that its region is gone.
+    /// After how long without any answer, while some are due, the client goes on at the next region, or over a new
+    /// connection if there is one only. 1.5 s by default: well above a sync of the disk. Where every region was that
+    /// slow in turn, the client becomes more patient.
     #[must_use]
-    pub fn silence_max(mut self, silence: Duration) -> Self {
-        self.silence_max = silence;
+    pub fn failover_after(mut self, silence: Duration) -> Self {
+        self.failover_after = silence;
+        self
+    }
+
+    /// How long the client stays where it went before it tries an earlier region again. 5 s by default; twice as long
+    /// each time that region fails soon after a return, up to five minutes.
+    #[must_use]
+    pub fn return_after(mut self, pause: Duration) -> Self {
+        self.return_after = pause;
         self
     }
 

@@ -14,20 +14,24 @@ use crate::error::SdkError;
 use crate::session::{SessionShared, check_op};
 use crate::token::Token;
 
-/// Most rejected ops that a report names; the others are counted.
-pub const REJECTED_MAX: usize = 1_024;
+/// Most rejected, and most unknown, ops that a report names; the others are counted.
+pub const NAMED_MAX: usize = 1_024;
 
 /// What came of the ops since the report before.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FlushReport {
-    /// Ops that are durable in the region.
+    /// Ops that are durable in a region.
     pub accepted: u64,
+    /// How many of those a region logged for another one, after a failover. They count once as the others do.
+    pub conditional: u64,
     /// Ops that were not applied.
     pub rejected_count: u64,
-    /// The keys of the first [`REJECTED_MAX`] of them, each with its reason.
+    /// The keys of the first [`NAMED_MAX`] of them, each with its reason.
     pub rejected: Vec<(Bytes, Reject)>,
     /// Ops of which no answer came within the deadline: each counts at most once, perhaps not at all.
     pub unknown: u64,
+    /// The keys of the first [`NAMED_MAX`] of them, each with what is known.
+    pub unknown_first: Vec<(Bytes, String)>,
     /// Covers every accepted op.
     pub token: Token,
 }

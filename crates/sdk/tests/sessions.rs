@@ -6,7 +6,7 @@ mod region;
 
 use std::time::Duration;
 
-use region::{Fault, Region, region_id, until, wall};
+use region::{Fault, Region, until, wall};
 use tombolo_causality::Stamp;
 use tombolo_codec::WireVerb;
 use tombolo_sdk::{Applied, Client, Options, Reject, RejectCode, Scope, SdkError, Token, Value};
@@ -19,7 +19,7 @@ async fn what_is_written_is_read_back() {
     assert!(!written.replayed && !written.conditional && written.stamp.is_none());
     session.counter("views:1").decr(2).await.unwrap();
     let set = session.register("profile:1").set("Ada").await.unwrap();
-    assert_eq!(set.stamp.unwrap().region, region_id());
+    assert_eq!(set.stamp.unwrap().region, region.id());
     assert_eq!(session.counter("views:1").get().await, Ok(3));
     assert_eq!(session.counter("views:2").get().await, Ok(0));
     assert_eq!(session.register("profile:1").get().await.unwrap().unwrap(), "Ada");
@@ -117,7 +117,7 @@ async fn after_a_restart_unknown_requests_keep_their_session_and_new_ones_get_a_
 #[tokio::test]
 async fn a_stamp_that_is_behind_is_drawn_anew_above_the_one_that_stands() {
     let region = Region::start();
-    let ahead = Stamp { time: wall().plus_ms(200), region: region_id(), op: u128::MAX };
+    let ahead = Stamp { time: wall().plus_ms(200), region: region.id(), op: u128::MAX };
     region.world().merge(b"profile:1", ahead, Some(b"theirs".to_vec()));
     let session = region.client().await.session().await.unwrap();
     let written = session.register("profile:1").set("ours").await.unwrap();
@@ -152,7 +152,7 @@ async fn an_answer_that_never_comes_is_unknown_and_the_mark_passes_it_only_then(
     let region = Region::start();
     region.script(|seen| (seen.number == 1).then_some(Fault::Swallow));
     let options =
-        region.options().deadline(Duration::from_millis(1_500)).silence_max(Duration::from_millis(300));
+        region.options().deadline(Duration::from_millis(1_500)).failover_after(Duration::from_millis(300));
     let client = Client::connect(options).await.unwrap();
     let session = client.session().await.unwrap();
     let silent = tokio::spawn({

@@ -9,7 +9,7 @@ use tombolo_codec::{Applied, Reject, RejectCode, WireVerb};
 use super::Book;
 use crate::buffer::{Buffer, weight};
 use crate::entry::{Body, Entry, Reply, State};
-use crate::error::{is_about_an_op, is_retryable};
+use crate::error::{is_about_an_op, is_decided_before_logging, is_farewell, is_retryable};
 
 /// How often a request may get a new number: each time a stamp was behind, or its session had expired.
 const RENUMBERED_MAX: u32 = 8;
@@ -19,7 +19,12 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 impl Book {
-    pub(super) fn refused(&mut self, id: u64, mut entry: Entry, reject: Reject, now: Instant) {
+    pub(super) fn refused(&mut self, id: u64, mut entry: Entry, mut reject: Reject, now: Instant) {
+        if !entry.is_lost && is_decided_before_logging(&reject) {
+            // Of what it is told is a retry the region cannot know what others logged; here it is known that each
+            // attempt was answered, and none was logged.
+            reject.applied = Applied::No;
+        }
         let is_fresh = entry.is_write() && !entry.is_lost && reject.applied == Applied::No;
         let may_renumber = is_fresh && entry.renumbered < RENUMBERED_MAX;
         if may_renumber && reject.code == RejectCode::StampBehind && self.restamp(&mut entry, &reject, now) {
@@ -28,6 +33,17 @@ impl Book {
         if may_renumber && entry.attempts == 1 && reject.code == RejectCode::SessionExpired {
             self.leave_session(&entry);
             return self.renumber(id, entry);
+        }
+        if may_renumber && reject.code == RejectCode::SessionFull && self.is_of_left_session(&entry) {
+            return self.renumber(id, entry);
+        }
+        let has_others = self.regions_count > 1;
+        if has_others && is_farewell(&reject) && now < entry.deadline {
+            entry.state = State::Resting(now);
+            entry.is_lost |= reject.applied == Applied::Unknown;
+            self.farewell = Some(reject.to_string());
+            entry.last_reject = Some(reject);
+            return self.put(id, entry);
         }
         if reject.code != RejectCode::NotYet && is_retryable(&reject) && now < entry.deadline {
             let asked = Duration::from_millis(reject.retry_after_ms.unwrap_or(0).into());
@@ -65,6 +81,10 @@ impl Book {
         }
         entry.body = Body::Ops(ops);
         true
+    }
+
+    fn is_of_left_session(&self, entry: &Entry) -> bool {
+        entry.place.and_then(|place| self.wires.get(&place.wire)).is_some_and(|wire| wire.is_left)
     }
 
     fn leave_session(&mut self, entry: &Entry) {

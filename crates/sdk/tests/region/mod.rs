@@ -1,5 +1,8 @@
-//! A region made for tests: the real client door on loopback, behind it a table of counters, one of registers, one of
-//! sessions, and a script of faults. It checks what every request must keep to and notes each breach.
+//! Regions made for tests: the real client door on loopback, behind it a table of counters, one of registers, one of
+//! sessions, and a script of faults. Each checks what every request must keep to and notes each breach.
+//!
+//! Several of them share a CA and nothing else: what one logs the others never learn, so what a client does wrong is not
+//! mended by replication. [`total`] says what they would come to together.
 
 // Each test file uses its part of it.
 #![allow(dead_code)]
@@ -39,6 +42,8 @@ pub(crate) enum Fault {
     BreakAfter,
     /// It is applied and never answered.
     Swallow,
+    /// It is applied, and answered so much later.
+    Late(Duration),
     /// It is refused.
     Refuse(Reject),
 }
@@ -49,6 +54,8 @@ pub(crate) struct Seen {
     pub(crate) session: String,
     pub(crate) number: u64,
     pub(crate) settled: u64,
+    /// Whether its session was opened here.
+    pub(crate) is_home: bool,
     pub(crate) is_retry: bool,
     pub(crate) ops: Vec<WireOp>,
 }
@@ -60,13 +67,20 @@ struct SessionTable {
     epoch: u128,
     mark: u64,
     logged: BTreeMap<u64, PayloadDigest>,
+    /// Logged with a condition: by a region that is not the authority.
+    conditional: BTreeMap<u64, (PayloadDigest, Vec<WireOp>)>,
     answered: BTreeSet<u64>,
     stamps: HashMap<u64, Vec<Option<Stamp>>>,
 }
 
-#[derive(Default)]
 pub(crate) struct World {
+    region: RegionId,
     epoch: u128,
+    /// Whether it may log what its earlier incarnations opened.
+    pub(crate) is_whole: bool,
+    /// Whether it says goodbye to whoever connects.
+    is_shut: bool,
+    pub(crate) window_seconds: u64,
     pub(crate) counters: HashMap<Vec<u8>, i128>,
     pub(crate) registers: HashMap<Vec<u8>, (Stamp, Option<Vec<u8>>)>,
     sessions: HashMap<String, SessionTable>,
@@ -83,7 +97,7 @@ pub(crate) struct World {
 }
 
 pub(crate) struct Region {
-    pub(crate) authority: Authority,
+    pub(crate) authority: Arc<Authority>,
     pub(crate) address: SocketAddr,
     world: Arc<Mutex<World>>,
     /// Counts up to break all connections.
@@ -95,8 +109,34 @@ pub(crate) struct Region {
     door: tokio::task::JoinHandle<()>,
 }
 
-pub(crate) fn region_id() -> RegionId {
-    RegionId::new(1).expect("1 is a region")
+/// What the regions would come to together once each had the logs of the others.
+pub(crate) fn total(regions: &[Region], key: &str) -> i128 {
+    let mut sum = regions.iter().map(|region| region.counter(key)).sum();
+    let mut conditional = BTreeMap::new();
+    for world in regions.iter().map(Region::world) {
+        for (session, table) in &world.sessions {
+            let of_table = table.conditional.iter();
+            conditional.extend(of_table.map(|(number, (_, ops))| ((session.clone(), *number), ops.clone())));
+        }
+    }
+    for ((session, number), ops) in conditional {
+        let is_covered = regions.iter().any(|region| {
+            let world = region.world();
+            let table = world.sessions.get(&session).filter(|_| home_of(&session).home == world.region);
+            table.is_some_and(|table| number < table.mark || table.logged.contains_key(&number))
+        });
+        for op in ops.iter().filter(|op| !is_covered && op.key == key.as_bytes()) {
+            if let WireVerb::Add(delta) = op.verb {
+                sum += i128::from(delta);
+            }
+        }
+    }
+    sum
+}
+
+fn home_of(session: &str) -> SessionId {
+    let token = SessionToken::decode(session, &SealKey::new(SEAL)).expect("session ids come back unchanged");
+    token.0
 }
 
 pub(crate) fn wall() -> Time {
@@ -105,8 +145,17 @@ pub(crate) fn wall() -> Time {
 
 impl Region {
     pub(crate) fn start() -> Self {
-        let authority = create_authority(CLUSTER).expect("a CA can be made");
-        let issued = authority.issue_region(CLUSTER, "eu-west").expect("it issues");
+        Self::start_many(1).remove(0)
+    }
+
+    /// Regions of one cluster, with ids from 1 on.
+    pub(crate) fn start_many(count: u16) -> Vec<Self> {
+        let authority = Arc::new(create_authority(CLUSTER).expect("a CA can be made"));
+        (1..=count).map(|id| Self::start_one(authority.clone(), id)).collect()
+    }
+
+    fn start_one(authority: Arc<Authority>, id: u16) -> Self {
+        let issued = authority.issue_region(CLUSTER, &format!("region-{id}")).expect("it issues");
         let identity = Identity::from_pem(&authority.cert_pem, &issued.cert_pem, &issued.key_pem)
             .expect("its certificate holds");
         let settings = DoorSettings {
@@ -116,7 +165,7 @@ impl Region {
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let door = ClientListener::bind(anywhere, &identity, settings).expect("loopback has a free port");
         let address = door.local_address();
-        let world = Arc::new(Mutex::new(World { epoch: 1, ..World::default() }));
+        let world = Arc::new(Mutex::new(World::new(RegionId::new(id).expect("a small number is a region"))));
         let (kicks, kicked) = watch::channel(0);
         let (gate, gated) = watch::channel(false);
         let (barrier_gate, barrier_gated) = watch::channel(false);
@@ -132,6 +181,14 @@ impl Region {
 
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().expect("no test panics while it holds the world")
+    }
+
+    pub(crate) fn id(&self) -> RegionId {
+        self.world().region
+    }
+
+    pub(crate) fn name(&self) -> String {
+        name(self.id())
     }
 
     pub(crate) fn options(&self) -> Options {
@@ -160,6 +217,14 @@ impl Region {
     pub(crate) fn stop(&self) {
         self.door.abort();
         self.break_connections();
+    }
+
+    /// While shut, whoever connects is sent away at once.
+    pub(crate) fn shut(&self, is_shut: bool) {
+        self.world().is_shut = is_shut;
+        if is_shut {
+            self.break_connections();
+        }
     }
 
     pub(crate) fn hold(&self, is_held: bool) {
@@ -231,6 +296,10 @@ async fn serve_stream(
         assert!(is_known.load(Ordering::SeqCst) || is_greeting, "the first request says who asks");
         let (answer, number) = match handle(&world, request) {
             Handled::Answer(answer, number) => (answer, number),
+            Handled::Late(pause, answer, number) => {
+                tokio::time::sleep(pause).await;
+                (answer, number)
+            }
             Handled::Nothing => continue,
             Handled::Break => return,
         };
@@ -246,17 +315,22 @@ async fn serve_stream(
 }
 
 enum Handled {
+    /// With the session and number that are settled by it.
     Answer(ClientAnswer, Option<(String, u64)>),
+    Late(Duration, ClientAnswer, Option<(String, u64)>),
     Nothing,
     Break,
 }
 
 fn handle(world: &Mutex<World>, request: ClientRequest) -> Handled {
     let mut world = world.lock().expect("no test panics while it holds the world");
+    if world.is_shut {
+        return Handled::Break;
+    }
     let answer = match request {
         ClientRequest::Authenticate { token } if token == BEARER => ClientAnswer::Welcome {
-            region: region_id(),
-            name: "eu-west".into(),
+            region: world.region,
+            name: name(world.region),
             epoch: Epoch(world.epoch),
             shards_count: SHARDS_COUNT,
             tenant: TenantId::DEFAULT.0,
@@ -274,7 +348,10 @@ fn handle(world: &Mutex<World>, request: ClientRequest) -> Handled {
         }
         ClientRequest::Await { token, .. } => {
             let token = Token::decode(&token, &SealKey::new(SEAL)).expect("tokens come back unchanged");
-            let is_held = |p: &Position| world.seqs.get(&p.log.shard).is_some_and(|&seq| seq >= p.seq.0);
+            let is_held = |p: &Position| {
+                let is_own = p.log.region == world.region;
+                !is_own || world.seqs.get(&p.log.shard).is_some_and(|&seq| seq >= p.seq.0)
+            };
             let reached = token.positions.iter().all(is_held);
             ClientAnswer::Awaited { reached, waited_us: 1_500, laggards: Vec::new() }
         }
@@ -283,20 +360,50 @@ fn handle(world: &Mutex<World>, request: ClientRequest) -> Handled {
             ClientAnswer::Rejected(Reject::new(RejectCode::Malformed, "no session"))
         }
         ClientRequest::Write { session: Some((session, number, settled)), retry, ops, .. } => {
-            let seen = Seen { session, number, settled, is_retry: retry, ops };
+            let is_home = home_of(&session).home == world.region;
+            let seen = Seen { session, number, settled, is_home, is_retry: retry, ops };
             return world.write(seen);
         }
     };
     Handled::Answer(answer, None)
 }
 
+fn name(region: RegionId) -> String {
+    format!("region-{}", region.get())
+}
+
 impl World {
+    fn new(region: RegionId) -> Self {
+        Self {
+            region,
+            epoch: 1,
+            is_whole: true,
+            is_shut: false,
+            window_seconds: 86_400,
+            counters: HashMap::new(),
+            registers: HashMap::new(),
+            sessions: HashMap::new(),
+            seqs: HashMap::new(),
+            seen: Vec::new(),
+            replays: 0,
+            applied: Vec::new(),
+            breaches: Vec::new(),
+            may_give_up: false,
+            script: None,
+        }
+    }
+
+    /// Sessions of which a number was logged with a condition.
+    pub(crate) fn conditional_count(&self) -> usize {
+        self.sessions.values().map(|table| table.conditional.len()).sum()
+    }
+
     fn open_session(&mut self) -> ClientAnswer {
         let random = self.sessions.len() as u64;
-        let id = SessionId { home: region_id(), epoch: Epoch(self.epoch), opened: wall(), random };
+        let id = SessionId { home: self.region, epoch: Epoch(self.epoch), opened: wall(), random };
         let id = SessionToken(id).encode(&SealKey::new(SEAL));
         self.sessions.insert(id.clone(), SessionTable { epoch: self.epoch, ..SessionTable::default() });
-        ClientAnswer::Session { id, numbers_max: 64, window_seconds: 86_400 }
+        ClientAnswer::Session { id, numbers_max: 64, window_seconds: self.window_seconds }
     }
 
     fn value(&self, key: &[u8]) -> ReadValue {
@@ -317,22 +424,31 @@ impl World {
         self.script = script;
         self.seen.push(seen.clone());
         let place = Some((seen.session.clone(), seen.number));
-        match fault {
-            Some(Fault::BreakBefore) => Handled::Break,
-            Some(Fault::Refuse(reject)) => {
+        let answer = match &fault {
+            Some(Fault::BreakBefore) => return Handled::Break,
+            Some(Fault::Refuse(reject)) => ClientAnswer::Rejected(reject.clone()),
+            _ => self.admit(&seen),
+        };
+        let (answer, is_settled) = match answer {
+            ClientAnswer::Rejected(reject) => {
                 // A refusal that may pass with time leaves its number open.
-                let place = place.filter(|_| reject.retry_after_ms.is_none());
-                Handled::Answer(ClientAnswer::Rejected(reject), place)
+                let is_settled = reject.retry_after_ms.is_none();
+                // What others have logged of a retry, a region does not know.
+                let is_open = seen.is_retry && reject.code != RejectCode::Conflict;
+                (ClientAnswer::Rejected(if is_open { reject.unknown() } else { reject }), is_settled)
             }
-            Some(Fault::BreakAfter) => {
-                self.admit(&seen);
-                Handled::Break
+            ClientAnswer::Written(done) => {
+                let is_settled = !done.conditional;
+                (ClientAnswer::Written(done), is_settled)
             }
-            Some(Fault::Swallow) => {
-                self.admit(&seen);
-                Handled::Nothing
-            }
-            None => Handled::Answer(self.admit(&seen), place),
+            answer => (answer, false),
+        };
+        let place = place.filter(|_| is_settled);
+        match fault {
+            Some(Fault::BreakAfter) => Handled::Break,
+            Some(Fault::Swallow) => Handled::Nothing,
+            Some(Fault::Late(pause)) => Handled::Late(pause, answer, place),
+            _ => Handled::Answer(answer, place),
         }
     }
 
@@ -355,7 +471,7 @@ impl World {
         let table = self.sessions.entry(seen.session.clone()).or_default();
         let mut found = Vec::new();
         let open = (table.mark.max(1)..seen.settled).find(|number| !table.answered.contains(number));
-        if let (Some(number), false) = (open, may_give_up) {
+        if let (Some(number), true) = (open, seen.is_home && !may_give_up) {
             found.push(format!("the mark {} has passed {number}, which was not answered", seen.settled));
         }
         match table.stamps.get(&seen.number) {
@@ -380,26 +496,35 @@ impl World {
         let mut draw = || 0;
         let ops: Vec<_> = seen.ops.iter().map(|op| op.clone().into_op(&mut draw)).collect();
         let digest = request_digest(TenantId::DEFAULT, &ops);
+        let is_authority = seen.is_home && (self.is_whole || home_of(&seen.session).epoch.0 == self.epoch);
         let table = self.sessions.entry(seen.session.clone()).or_default();
-        if let Some(&known) = table.logged.get(&seen.number) {
+        let conditional = table.conditional.get(&seen.number).map(|(digest, _)| digest);
+        let known = table.logged.get(&seen.number).or(conditional.filter(|_| !is_authority));
+        if let Some(&known) = known {
             if known != digest {
                 self.breach(format!("request {} came back with another payload", seen.number));
                 return reject(RejectCode::Conflict, "another payload");
             }
             self.replays += 1;
-            return self.done(seen, true);
+            return self.done(seen, true, is_authority);
         }
-        if seen.number < table.mark {
+        if is_authority && seen.number < table.mark {
             return reject(RejectCode::Stale, "below the mark");
         }
         if let Some(refusal) = seen.ops.iter().find_map(|op| self.refusal(op, seen.is_retry)) {
             return ClientAnswer::Rejected(refusal);
         }
-        self.sessions.entry(seen.session.clone()).or_default().logged.insert(seen.number, digest);
-        for op in &seen.ops {
+        let table = self.sessions.entry(seen.session.clone()).or_default();
+        if is_authority {
+            table.logged.insert(seen.number, digest);
+        } else {
+            table.conditional.insert(seen.number, (digest, seen.ops.clone()));
+        }
+        let is_here = |op: &&WireOp| is_authority || !matches!(op.verb, WireVerb::Add(_));
+        for op in seen.ops.iter().filter(is_here) {
             self.apply(op);
         }
-        self.done(seen, false)
+        self.done(seen, false, is_authority)
     }
 
     fn refusal(&self, op: &WireOp, is_retry: bool) -> Option<Reject> {
@@ -441,16 +566,16 @@ impl World {
         }
     }
 
-    fn done(&mut self, seen: &Seen, replayed: bool) -> ClientAnswer {
+    fn done(&mut self, seen: &Seen, replayed: bool, is_authority: bool) -> ClientAnswer {
         let router = Router::new(SHARDS_COUNT).expect("a possible count");
         let shard = router.shard(TenantId::DEFAULT, &seen.ops[0].key);
         let seq = self.seqs.entry(shard).or_default();
         *seq += 1;
-        let log = LogId { shard, region: region_id(), epoch: Epoch(self.epoch) };
+        let log = LogId { shard, region: self.region, epoch: Epoch(self.epoch) };
         let token = Token { positions: vec![Position { log, seq: Seq(*seq) }], time: Time::ZERO };
         let stamps = seen.ops.iter().map(stamp_of).collect();
         let token = token.encode(&SealKey::new(SEAL));
-        ClientAnswer::Written(WriteDone { token, replayed, conditional: false, stamps })
+        ClientAnswer::Written(WriteDone { token, replayed, conditional: !is_authority, stamps })
     }
 }
 
