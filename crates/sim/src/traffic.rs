@@ -452,7 +452,11 @@ impl World {
         if outcome.conditional {
             self.rare.count(Rare::Conditional);
         }
+        let is_forged = sent.purpose == Purpose::Forged;
         self.check_yes(node, shard, (attempt, at), outcome)?;
+        if is_forged {
+            return Ok(());
+        }
         let add = self.clients.requests[request].portions[at].add;
         let is_relaxed = self.nodes[node].is_relaxed;
         let is_given_up = self.clients.requests[request].stage == Stage::Settled;
