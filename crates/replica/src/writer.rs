@@ -23,7 +23,9 @@ const IN_FLIGHT_MAX: usize = 256;
 /// An open batch this long is closed although another one is still being synced.
 const OVERLAP_BYTES: usize = 128 * 1_024;
 /// The longest time between two batches that the writer waits for more callers, in milliseconds.
-const PACE_MS_MAX: u64 = 8;
+const PACE_MS_MAX: u64 = 6;
+/// So many batches in a row without company quicken the pace.
+const LONE_STREAK_MAX: u32 = 4;
 /// Batches kept in memory for shipping; older ones are read from files.
 const RECENT_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 
@@ -66,9 +68,13 @@ pub(crate) struct Writer {
     in_flight: VecDeque<InFlight>,
     /// Through which batch callers were answered before the sync.
     answered: Seq,
-    /// Time from one batch to the next, learned from how many callers the last ones gathered; in milliseconds.
+    /// The beat on which batches are closed, learned from how many callers the last ones gathered; in milliseconds.
     pace_ms: u64,
     closed_at_ms: u64,
+    /// Whether a caller of the open batch came while another one waited.
+    has_company: bool,
+    /// Batches in a row of which none did.
+    lone_streak: u32,
     staged_numbers: HashMap<(SessionId, u64), StagedNumber, foldhash::fast::FixedState>,
     counter_deletes_count: usize,
     has_large_adds: bool,
@@ -92,6 +98,8 @@ impl Writer {
             answered: Seq::ZERO,
             pace_ms: 0,
             closed_at_ms: 0,
+            has_company: false,
+            lone_streak: 0,
             staged_numbers: HashMap::default(),
             counter_deletes_count: 0,
             has_large_adds: false,
@@ -203,6 +211,7 @@ impl Writer {
                     seq == self.next,
                     "a staged op is in the open batch or in one that waits for its sync"
                 );
+                self.has_company |= !self.pending.is_empty() || self.unanswered_count() > 0;
                 self.pending.push(pending);
             }
         }
@@ -211,7 +220,24 @@ impl Writer {
     /// When the open batch may be closed if nothing else happens; none if there is nothing to wait for but a sync.
     pub(crate) fn next_close_ms(&self) -> Option<u64> {
         let waits_for_pace = !self.open.is_empty() && self.unanswered_count() == 0;
-        waits_for_pace.then(|| self.closed_at_ms + self.pace_ms)
+        // All shards of a process keep the same beat, so that one sync and one wake-up serve the batches of many.
+        let beat = |pace_ms: u64| (self.closed_at_ms / pace_ms + 1) * pace_ms;
+        waits_for_pace.then(|| if self.pace_ms == 0 { self.closed_at_ms } else { beat(self.pace_ms) })
+    }
+
+    /// Callers that came while another one waited: more would come if the batch waited a little longer. A lone one, who
+    /// comes back only once it was answered, waits in vain.
+    fn learn_pace(&mut self) {
+        if std::mem::take(&mut self.has_company) {
+            self.pace_ms = (self.pace_ms * 2).clamp(1, PACE_MS_MAX);
+            self.lone_streak = 0;
+        } else {
+            self.lone_streak += 1;
+            if self.lone_streak >= LONE_STREAK_MAX {
+                self.pace_ms /= 2;
+                self.lone_streak = 0;
+            }
+        }
     }
 
     fn unanswered_count(&self) -> usize {
@@ -232,12 +258,7 @@ impl Writer {
         if !self.may_close(now_ms) {
             return None;
         }
-        // Several callers in one batch: more would come if it waited a little longer. A single one: it waited in vain.
-        self.pace_ms = if self.pending.len() > 1 {
-            (self.pace_ms + 1).min(PACE_MS_MAX)
-        } else {
-            self.pace_ms.saturating_sub(1)
-        };
+        self.learn_pace();
         self.closed_at_ms = now_ms;
         let records = std::mem::take(&mut self.open);
         let place = Place {
