@@ -23,7 +23,7 @@ const IN_FLIGHT_MAX: usize = 512;
 #[derive(Debug, Clone)]
 enum Answer {
     Awaited,
-    Acked { at: Instant, is_replayed: bool },
+    Acked { at: Instant, is_replayed: bool, is_conditional: bool },
     Failed(String),
 }
 
@@ -86,7 +86,11 @@ impl Fates {
             let (counter, fates) = (session.counter(self.key(op)), self.clone());
             calls.spawn(async move {
                 let answer = match counter.incr(Self::delta(op)).await {
-                    Ok(written) => Answer::Acked { at: Instant::now(), is_replayed: written.replayed },
+                    Ok(written) => Answer::Acked {
+                        at: Instant::now(),
+                        is_replayed: written.replayed,
+                        is_conditional: written.conditional,
+                    },
                     Err(error) => Answer::Failed(error.to_string()),
                 };
                 fates.answers()[op] = answer;
@@ -97,7 +101,7 @@ impl Fates {
 
     /// Sabotage: an op that was never sent is said to be acked.
     pub fn pretend_one_more(&self) {
-        self.answers().push(Answer::Acked { at: Instant::now(), is_replayed: false });
+        self.answers().push(Answer::Acked { at: Instant::now(), is_replayed: false, is_conditional: false });
     }
 
     /// How many ops were answered by a region that had logged them before.
@@ -107,6 +111,26 @@ impl Fates {
             .iter()
             .filter(|answer| matches!(answer, Answer::Acked { is_replayed: true, .. }))
             .count()
+    }
+
+    /// The ops that were answered by a region other than their session's authority.
+    #[must_use]
+    pub fn conditional(&self) -> Vec<usize> {
+        let answers = self.answers();
+        let is_conditional = |answer: &Answer| matches!(answer, Answer::Acked { is_conditional: true, .. });
+        (0..answers.len()).filter(|op| is_conditional(&answers[*op])).collect()
+    }
+
+    /// The longest time between two acks that followed each other.
+    #[must_use]
+    pub fn longest_gap(&self) -> Duration {
+        let at = |answer: &Answer| match answer {
+            Answer::Acked { at, .. } => Some(*at),
+            _ => None,
+        };
+        let mut acks: Vec<Instant> = self.answers().iter().filter_map(at).collect();
+        acks.sort_unstable();
+        acks.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
     }
 
     /// Ops that were not acked, and why.

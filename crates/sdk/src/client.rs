@@ -165,13 +165,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects and proves who it is.
+    /// Connects and proves who it is: to the preferred region, or to another one if that does not answer.
     ///
     /// Errors: [`SdkError::Unreachable`] after the connect deadline, [`SdkError::Rejected`] for a wrong token,
     /// [`SdkError::Setup`] for a CA that cannot be used.
     pub async fn connect(options: Options) -> Result<Self, SdkError> {
         let dialer = Dialer::new(&options)?;
-        let (at, link) = dialer.first(options.connect_deadline).await?;
+        let (at, link) = dialer.first(options.connect_deadline, options.failover_after).await?;
         let ClientAnswer::Welcome { shards_count, tenant, name, .. } = &link.welcome else {
             return Err(SdkError::Unknown { text: "the region did not say welcome".into() });
         };

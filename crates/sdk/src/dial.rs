@@ -88,19 +88,32 @@ impl Dialer {
         Attempts { dialer: self.clone(), order, pace, count: 0, next: start, going: JoinSet::new() }
     }
 
-    /// The first connection, to the first region that answers: what an operator has to mend is told at once.
-    pub(crate) async fn first(&self, deadline: Duration) -> Result<(usize, Link), SdkError> {
+    /// The first connection: to the preferred region, unless that fails or takes longer than `head_start`. What an
+    /// operator has to mend is told at once.
+    pub(crate) async fn first(
+        &self,
+        deadline: Duration,
+        head_start: Duration,
+    ) -> Result<(usize, Link), SdkError> {
         let mut last = SdkError::Unreachable { address: self.address(0).into(), text: "no answer".into() };
-        let now = Instant::now();
-        let mut attempts = self.attempts((0..self.regions_count()).collect(), now, URGENT);
-        while let Ok((at, attempt)) = timeout_at(now + deadline, attempts.next()).await {
-            match attempt {
-                Ok(link) => return Ok((at, link)),
-                Err(error @ (SdkError::Rejected(_) | SdkError::Setup { .. })) => return Err(error),
-                Err(error) => last = error,
+        let start = Instant::now();
+        let end = start + deadline;
+        let is_alone = self.regions_count() == 1;
+        let mut until = if is_alone { end } else { end.min(start + head_start) };
+        let mut attempts = self.attempts(vec![0], start, URGENT);
+        loop {
+            match timeout_at(until, attempts.next()).await {
+                Ok((at, Ok(link))) => return Ok((at, link)),
+                Ok((_, Err(error @ (SdkError::Rejected(_) | SdkError::Setup { .. })))) => return Err(error),
+                Ok((_, Err(error))) => last = error,
+                Err(_) if until == end => return Err(last),
+                Err(_) => {}
+            }
+            if until < end {
+                until = end;
+                attempts = self.attempts((0..self.regions_count()).collect(), Instant::now(), URGENT);
             }
         }
-        Err(last)
     }
 
     /// One attempt.

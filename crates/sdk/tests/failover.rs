@@ -50,6 +50,16 @@ async fn a_region_that_closes_is_left_at_once() {
 }
 
 #[tokio::test]
+async fn a_client_that_begins_while_the_preferred_region_is_away_connects_to_the_next_one() {
+    let regions = Region::start_many(2);
+    regions[0].shut(true);
+    let client = client(&regions).await;
+    assert_eq!(client.region(), regions[1].name());
+    assert!(!client.session().await.unwrap().counter("views:1").incr(1).await.unwrap().conditional);
+    assert_no_breach(&regions);
+}
+
+#[tokio::test]
 async fn an_op_that_the_home_logged_before_it_died_counts_once() {
     let regions = Region::start_many(2);
     regions[0].script(|seen| (seen.number == 2).then_some(Fault::Swallow));
