@@ -48,6 +48,7 @@ impl Region {
             schema: Arc::new(Schema::default()),
             drift_ms_max: 500,
             session_numbers_max: 1_024,
+            window_ms: 86_400_000,
         };
         let mut replica = Replica::open(options, None);
         let settings = WalSettings::new(CLUSTER, region(id));
