@@ -113,7 +113,11 @@ impl Replica {
                     .collect();
                 let mut is_any = false;
                 for name in ready {
-                    is_any |= self.apply_log(name, now);
+                    if self.intake.take_released(name) {
+                        self.ask_source(name);
+                    } else {
+                        is_any |= self.apply_log(name, now);
+                    }
                 }
                 if !is_any {
                     break;

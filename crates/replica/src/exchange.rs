@@ -104,9 +104,14 @@ impl Replica {
 
     /// Asks for what was dropped for want of room, once there is room; a source that comes later is asked by the plan.
     pub(crate) fn ask_again(&mut self, name: LogName) {
-        if self.intake.take_drained(name)
-            && let Some(&source) = self.peers.sources.get(&name)
-        {
+        if self.intake.take_drained(name) {
+            self.ask_source(name);
+        }
+    }
+
+    /// Asks a log's present source for what comes next here.
+    pub(crate) fn ask_source(&mut self, name: LogName) {
+        if let Some(&source) = self.peers.sources.get(&name) {
             self.ask(source, name, self.intake.received(name, &self.state.logs).next());
         }
     }
@@ -141,6 +146,17 @@ impl Replica {
         }
         if self.intake.is_dropped(name, header.seq) {
             return;
+        }
+        let unheld = batch.records().seals().find(|seal| {
+            let sealed = (seal.region, seal.epoch);
+            !self.state.logs.holds(sealed, seal.end)
+        });
+        if let Some(seal) = unheld {
+            let blocked = Blocked { on: (seal.region, seal.epoch), end: seal.end, at: header.seq };
+            if self.intake.hold_back(name, blocked, &self.state.logs) {
+                self.replan();
+                return;
+            }
         }
         match self.intake.receive(&batch, &self.state.logs) {
             Receipt::Next => self.effects.push_back(Effect::Append(batch)),

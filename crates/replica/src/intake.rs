@@ -1,7 +1,8 @@
 //! Logs of others (and of this region's earlier epochs): received in order, made durable, then applied.
 //!
-//! Each log keeps its own queue, so one that waits or is halted does not hold up the others. A batch is applied once
-//! it is durable here, all before it are applied, every log it seals is whole here, and its writer is not paused.
+//! Each log keeps its own queue, so one that waits or is halted does not hold up the others. A batch is taken in once
+//! every log it seals is applied here through its end: else the seal could outlive what it seals. It is applied once it
+//! is durable here, all before it are applied, and its writer is not paused.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -35,7 +36,7 @@ pub(crate) enum Receipt {
     Refused,
 }
 
-/// Why the next batch of a log is not applied although it is durable.
+/// Why the next batch of a log is not taken in, or not applied although it is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Blocked {
     /// The log it waits for.
@@ -57,6 +58,8 @@ struct Incoming {
     /// fall below, and what was dropped is asked for again.
     is_dropping: bool,
     blocked: Option<Blocked>,
+    /// Whether the batch that waits was not taken in.
+    is_held_back: bool,
     halted: Option<String>,
 }
 
@@ -78,6 +81,7 @@ impl Intake {
                 queue_bytes: 0,
                 is_dropping: false,
                 blocked: None,
+                is_held_back: false,
                 halted: None,
             }
         })
@@ -88,6 +92,9 @@ impl Intake {
         let Some(log) = self.logs.get_mut(&name) else { return false };
         if seq <= log.received || log.halted.is_some() {
             return false;
+        }
+        if log.is_held_back {
+            return true;
         }
         // What follows a dropped batch is no gap to ask for at once: it comes again with that.
         let is_dropped = log.queue_bytes >= QUEUE_BYTES_MAX || (log.is_dropping && seq > log.received.next());
@@ -101,6 +108,26 @@ impl Intake {
         let is_drained = log.is_dropping && log.queue_bytes < QUEUE_BYTES_AGAIN;
         log.is_dropping &= !is_drained;
         is_drained
+    }
+
+    /// The next batch of a log seals what is not here yet: it is dropped, and all that follows it, until
+    /// [`Intake::take_released`]. Says whether that is new.
+    pub(crate) fn hold_back(&mut self, name: LogName, blocked: Blocked, applied: &Logs) -> bool {
+        let log = self.log(name, applied);
+        let is_next = blocked.at == log.received.next() && log.halted.is_none();
+        if is_next {
+            log.blocked = Some(blocked);
+            log.is_held_back = true;
+        }
+        is_next
+    }
+
+    /// Whether a log's next batch was held back, and is to be asked for again now; said once.
+    pub(crate) fn take_released(&mut self, name: LogName) -> bool {
+        let Some(log) = self.logs.get_mut(&name).filter(|log| log.is_held_back) else { return false };
+        log.is_held_back = false;
+        log.blocked = None;
+        true
     }
 
     /// Takes a batch in, if it is the next one of its log.
@@ -163,7 +190,10 @@ impl Intake {
     pub(crate) fn pop(&mut self, name: LogName) {
         if let Some(log) = self.logs.get_mut(&name) {
             log.queue_bytes -= log.queue.pop_front().map_or(0, |batch| batch.bytes().len());
-            log.blocked = None;
+            // What was not taken in stands behind the queue, and goes on waiting.
+            if !log.is_held_back {
+                log.blocked = None;
+            }
         }
     }
 

@@ -60,6 +60,11 @@ impl Replica {
         Behind { oldest_ms: behind.oldest_ms.max(now.monotonic_ms), ..behind }
     }
 
+    /// Logs that wait for another one, which they take over: who, for which, through where.
+    pub fn blocked(&self) -> impl Iterator<Item = (LogName, LogName, Seq)> + '_ {
+        self.intake.blocked().map(|(name, blocked)| (name, blocked.on, blocked.end))
+    }
+
     /// The shard as it is.
     #[must_use]
     pub fn report(&self, now: Now) -> Report {

@@ -32,6 +32,19 @@ impl Replica {
         self.peers.peers.iter().filter(|(_, peer)| waits(peer)).map(|(&region, _)| region).collect()
     }
 
+    /// What members say they hold and is not applied here: who, which log, through where there, through where here.
+    #[must_use]
+    pub fn missing(&self) -> Vec<(RegionId, LogName, Seq, Seq)> {
+        let mut missing = Vec::new();
+        for (&region, peer) in &self.peers.peers {
+            let answered = peer.answered.iter().flat_map(VersionVector::iter);
+            let answered = answered.filter(|(name, _)| *name != self.writer.name());
+            let lacking = answered.filter(|&(name, seq)| !self.state.logs.holds(name, seq));
+            missing.extend(lacking.map(|(name, seq)| (region, name, seq, self.state.logs.held(name))));
+        }
+        missing
+    }
+
     /// Whether it has caught up with all that any member held when the process started.
     #[must_use]
     pub fn is_whole(&self) -> bool {
@@ -97,8 +110,13 @@ impl Replica {
             return;
         }
         let own = self.writer.name();
-        let earlier: Vec<(LogName, Seq)> =
-            self.state.logs.vector().iter().filter(|&(name, _)| name.0 == own.0 && name != own).collect();
+        let is_earlier = |&(name, _): &(LogName, Seq)| name.0 == own.0 && name != own;
+        // What is here but waits to be applied must not be cut off by a seal.
+        let is_behind = |(name, received)| !self.state.logs.holds(name, received);
+        if self.intake.ends().filter(is_earlier).any(is_behind) {
+            return;
+        }
+        let earlier: Vec<(LogName, Seq)> = self.state.logs.vector().iter().filter(is_earlier).collect();
         if earlier.is_empty() {
             self.is_whole = true;
             self.effects.push_back(Effect::BecameWhole);

@@ -96,7 +96,11 @@ impl World {
     /// A shard ends a connection; it closes at once, but not in the midst of what is being handled.
     pub(crate) fn hang_up(&mut self, node: usize, peer: RegionId, link: Link) {
         let is_it = |connection: &crate::net::Connection| {
-            connection.ends.contains(&node) && connection.links[connection.end_of(node)] == link
+            let ends = [node, node_of(peer)];
+            ends.iter().all(|end| connection.ends.contains(end)) && {
+                let end = connection.end_of(node);
+                connection.is_open[end] && connection.links[end] == link
+            }
         };
         let found = self.net.connections.iter().find(|(_, connection)| is_it(connection));
         if let Some((&connection, found)) = found.filter(|_| self.is_present(node, node_of(peer), link)) {
@@ -376,6 +380,14 @@ impl World {
 
     pub(crate) fn ship(&mut self, node: usize, peer: RegionId, link: Link, batch: Batch) -> Checked {
         self.check_shipped(node, &batch)?;
+        self.trace(|| {
+            format!(
+                "region {} ships to {peer}: {:?} {}",
+                region_of(node),
+                batch.header().log,
+                batch.header().seq
+            )
+        });
         let peer = node_of(peer);
         if self.is_present(node, peer, link) {
             let lane = 1 + usize::from(batch.header().log.shard.0) % (CHANNELS - 1);
@@ -385,8 +397,9 @@ impl World {
     }
 
     pub(crate) fn say(&mut self, node: usize, peer: RegionId, link: Link, message: PeerMessage) {
-        let peer = node_of(peer);
+        let (to, peer) = (peer, node_of(peer));
         if self.is_present(node, peer, link) {
+            self.trace(|| format!("region {} says to {to}: {message:?}", region_of(node)));
             self.send(node, peer, CONTROL, Frame::Message(message));
         }
     }

@@ -385,23 +385,8 @@ impl World {
         if self.plan.checkpoint_every.is_some() { others.all(holds) } else { others.any(holds) }
     }
 
-    /// Whether others hold every log of which anybody has written the seal.
-    ///
-    /// A seal may travel before what it seals. Should the disk go then, the log that holds the seal waits for ever, and
-    /// no region that heard of it becomes whole: a gap of the rules, kept out here so that the rest can be seen.
-    fn may_lose_its_disk(&self, node: usize) -> bool {
-        self.truth.seals.iter().all(|(&log, &(end, ..))| {
-            (0..self.nodes.len()).any(|other| {
-                other != node && self.nodes[other].is_sound() && self.truth.held(other, log) >= end
-            })
-        })
-    }
-
     /// Puts an old image back, or an empty disk.
     pub(crate) fn restore(&mut self, node: usize) {
-        if !self.may_lose_its_disk(node) && self.sabotage == Sabotage::None {
-            return;
-        }
         let image = self.chance.pick(&(0..self.nodes[node].images.len()).collect::<Vec<_>>());
         // Younger images go: one put back after an older one would hold what was settled without it. A region found
         // beyond an end that was sealed has to be rebuilt from a peer.

@@ -308,6 +308,9 @@ impl World {
             self.hash.mix(ticket.0 << 1 | u64::from(result.is_ok()));
             self.written(node, shard, ticket, result)?;
         }
+        if self.nodes[node].replica(shard).is_some_and(|replica| replica.blocked().next().is_some()) {
+            self.rare.count(Rare::SealWaited);
+        }
         if self.nodes[node].replica(shard).is_some_and(|replica| replica.next_flush_ms().is_some()) {
             let delay = self.chance.range(20, 400);
             self.flush_within(node, shard, delay);

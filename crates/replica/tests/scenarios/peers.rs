@@ -79,14 +79,18 @@ fn a_barrier_is_told_of_a_peer_that_sealed_first_once_the_seal_is_here() {
     node.wait(position(2, 20, 1));
     node.peer_up(2, 21, 5);
     node.peer_answer(2, 5, &[position(2, 21, 1)], &[position(2, 21, 1)]);
-    // The seal came first: it waits, and what it seals is asked of whoever applied it.
-    node.remote(2, 5, seal);
-    assert_snapshot!(node.durable(position(2, 21, 1)), @"ask r2: r2e20 from #1");
-    node.remote(2, 5, &first[0]);
+    // The seal came first: it is not kept, and what it seals is asked of whoever applied it.
+    assert_snapshot!(node.remote(2, 5, seal), @"ask r2: r2e20 from #1");
+    assert_snapshot!(node.remote(2, 5, seal), @"");
+    assert_snapshot!(node.remote(2, 5, &first[0]), @"append r2e20#1 of 1 ops");
     assert_snapshot!(node.durable(position(2, 20, 1)), @r"
     applied 1 ops of r2
     ack r2e20#1
     reached 1: r1
+    ask r2: r2e21 from #1
+    ");
+    assert_snapshot!(node.remote(2, 5, seal), @"append r2e21#1 of 0 ops");
+    assert_snapshot!(node.durable(position(2, 21, 1)), @r"
     applied 0 ops of r2
     reached 1: r2
     ack r2e21#1
