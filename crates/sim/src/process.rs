@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use tombolo_causality::{Epoch, LogId, Seq, ShardId, VersionVector};
-use tombolo_codec::{Checkpoint, Schema};
+use tombolo_codec::{Checkpoint, Position, Schema};
 use tombolo_replica::{Durability, Options, Replica};
 use tombolo_wal::{
     DamageKind, Disk, GroupCommit, KnownEnd, Manifest, RecoveredLog, Store, WalError, WalSettings,
@@ -385,8 +385,21 @@ impl World {
         if self.plan.checkpoint_every.is_some() { others.all(holds) } else { others.any(holds) }
     }
 
+    /// Whether what rot took elsewhere is still on its way back: perhaps from this very disk.
+    fn is_repairing_others(&self, node: usize) -> bool {
+        let lacks = |other: usize| {
+            let lost = &self.nodes[other];
+            let is_back = |&(log, seq): &(LogId, Seq)| self.holds(other, &Position { log, seq });
+            lost.is_rotten || !lost.missing.iter().all(is_back)
+        };
+        (0..self.nodes.len()).any(|other| other != node && lacks(other))
+    }
+
     /// Puts an old image back, or an empty disk.
     pub(crate) fn restore(&mut self, node: usize) {
+        if self.is_repairing_others(node) && self.sabotage == Sabotage::None {
+            return;
+        }
         let image = self.chance.pick(&(0..self.nodes[node].images.len()).collect::<Vec<_>>());
         // Younger images go: one put back after an older one would hold what was settled without it. A region found
         // beyond an end that was sealed has to be rebuilt from a peer.

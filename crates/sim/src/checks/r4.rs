@@ -20,19 +20,6 @@ impl World {
                 };
                 let report = replica.report(at);
                 if !report.is_whole {
-                    for other in 0..self.nodes.len() {
-                        let Some(replica) = self.nodes[other].replica(shard) else { continue };
-                        let report = replica.report(self.nodes[other].now(now));
-                        self.trace(|| {
-                            let (missing, blocked) =
-                                (replica.missing(), replica.blocked().collect::<Vec<_>>());
-                            let region = region_of(other);
-                            format!(
-                                "region {region} whole {} {:?} lacks {missing:?}, blocked {blocked:?}",
-                                report.is_whole, report.vector
-                            )
-                        });
-                    }
                     let waiting = report.waiting_for;
                     return Some(format!(
                         "R8: shard {shard} of region {region} is not whole, waits for {waiting:?}, lacks {:?}, blocked {:?}, halted {:?}",
