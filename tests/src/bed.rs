@@ -51,6 +51,35 @@ impl Bed {
         Self::make(change, TestCluster::start)
     }
 
+    /// Starts three regions after `change` has had their files, as an operator may edit them.
+    ///
+    /// Panics: if they do not start.
+    #[must_use]
+    pub fn start_edited(change: impl Fn(&str) -> String) -> Self {
+        let mut bed = Self::init();
+        for region in REGIONS {
+            let file = bed.dir().join(format!("regions/{region}.toml"));
+            let text = std::fs::read_to_string(&file).expect("init wrote the file");
+            std::fs::write(&file, change(&text)).expect("the file can be edited");
+        }
+        bed.spawn_all();
+        bed
+    }
+
+    /// Starts the daemons that do not run and waits until all are ready.
+    ///
+    /// Panics: if one does not start.
+    pub fn spawn_all(&mut self) {
+        for region in REGIONS {
+            if self.cluster.pid(region).is_err() {
+                self.cluster.spawn(region).unwrap_or_else(|error| panic!("{error}"));
+            }
+        }
+        for region in REGIONS {
+            self.cluster.await_ready(region).unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+
     /// Writes the files of a cluster and starts nothing.
     ///
     /// Panics: if `init` refuses.
@@ -167,6 +196,31 @@ impl Bed {
     pub fn await_equal_digests(&self) -> Duration {
         let waited = self.cluster.await_equal_digests(Duration::from_secs(20));
         waited.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// A region that is not whole, and whom it waits for.
+    #[must_use]
+    pub fn not_whole(&self) -> Option<String> {
+        REGIONS.iter().find_map(|region| match self.cluster.status(region) {
+            Ok(status) if status["whole"] == true => None,
+            Ok(status) => Some(format!("{region} waits for {}", status["waiting_for"])),
+            Err(error) => Some(format!("{region}: {error}")),
+        })
+    }
+
+    /// A shard of a region, by its status, whose vector holds two logs of one region: those of earlier lives are sealed
+    /// once the region is whole, and leave it.
+    #[must_use]
+    pub fn unsealed(&self, region: &str) -> Option<String> {
+        let status = self.cluster.status(region).unwrap_or_else(|error| panic!("{error}"));
+        let shards = status["shards"].as_array().expect("a status lists shards");
+        shards.iter().find_map(|shard| {
+            let vector = shard["version_vector"].as_object().expect("a shard has a vector");
+            let mut writers: Vec<&str> = vector.keys().filter_map(|log| log.split('/').next()).collect();
+            writers.sort_unstable();
+            let is_twice = writers.windows(2).any(|pair| pair[0] == pair[1]);
+            is_twice.then(|| format!("shard {} of {region} has {vector:?}", shard["shard"]))
+        })
     }
 
     /// The end of a region's log.

@@ -5,10 +5,15 @@
 
 pub mod bed;
 pub mod bulk;
+pub mod caller;
+pub mod chance;
 pub mod fates;
+pub mod ledger;
 pub mod process;
 pub mod resp;
+pub mod setter;
 pub mod values;
+pub mod writer;
 
 use std::io::Write;
 use std::time::Duration;

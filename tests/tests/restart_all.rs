@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails must fail its test")]
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -23,7 +22,7 @@ async fn after_kill_9_of_all_daemons_at_once_all_hold_every_acked_op_once_and_be
         all_fates.extend(fates);
         oracle.merge(bulk);
         bed.await_equal_digests();
-        let whole = bed.until("every region is whole", 20, not_whole);
+        let whole = bed.until("every region is whole", 20, Bed::not_whole);
         tell(&format!("restart of all, round {round}: whole {} ms after equal digests", whole.as_millis()));
         assert_eq!(values::differences(&clients, &oracle).await, Vec::<String>::new());
         for (region, client) in REGIONS.iter().zip(&clients) {
@@ -32,7 +31,9 @@ async fn after_kill_9_of_all_daemons_at_once_all_hold_every_acked_op_once_and_be
             }
         }
         // The epochs of earlier lives are sealed: one log of each region is left in every vector.
-        bed.until("earlier logs are sealed", 20, unsealed);
+        bed.until("earlier logs are sealed", 20, |bed| {
+            REGIONS.iter().find_map(|region| bed.unsealed(region))
+        });
     }
     bed.await_equal_digests();
 }
@@ -84,26 +85,4 @@ async fn round_of_load(bed: &mut Bed, clients: &[Client], round: u32) -> (Vec<Fa
         fates.iter().map(Fates::replayed_count).sum::<usize>()
     ));
     (fates, oracle)
-}
-
-fn not_whole(bed: &Bed) -> Option<String> {
-    REGIONS.iter().find_map(|region| {
-        let status = bed.cluster.status(region).unwrap();
-        (status["whole"] != true).then(|| format!("{region} waits for {}", status["waiting_for"]))
-    })
-}
-
-fn unsealed(bed: &Bed) -> Option<String> {
-    for region in REGIONS {
-        for shard in bed.cluster.digests(region).unwrap() {
-            let mut logs: BTreeMap<String, usize> = BTreeMap::new();
-            for name in shard.version_vector.keys() {
-                *logs.entry(name.split('/').next().unwrap().to_owned()).or_default() += 1;
-            }
-            if logs.values().any(|count| *count > 1) {
-                return Some(format!("shard {} of {region} has {:?}", shard.shard, shard.version_vector));
-            }
-        }
-    }
-    None
 }

@@ -211,6 +211,16 @@ impl TestCluster {
         }
     }
 
+    /// How a region's daemon ended that nobody killed; none while it runs.
+    ///
+    /// Errors: [`ClusterError::UnknownRegion`], [`ClusterError::NotRunning`].
+    pub fn ended(&mut self, name: &str) -> Result<Option<ExitStatus>, ClusterError> {
+        let at = self.index(name)?;
+        let daemon = self.regions[at].daemon.as_mut();
+        let daemon = daemon.ok_or_else(|| ClusterError::NotRunning(name.to_owned()))?;
+        daemon.exit().map_err(io_error(format!("wait for `{name}`")))
+    }
+
     /// Kills a region's daemon with signal 9 and waits for its end.
     ///
     /// Errors: [`ClusterError::UnknownRegion`], [`ClusterError::NotRunning`].
