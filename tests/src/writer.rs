@@ -1,7 +1,7 @@
 //! [`Writer`]: a client that gets every op answered through any storm: by HTTP and by RESP, at its session's home and
 //! elsewhere, again and again, now and then twice at once.
 //!
-//! It keeps the rules of clients: an op of unknown fate keeps its number, and the mark passes only what the authority
+//! Now and then an answer is lost on its way, whatever it was. It keeps the rules of clients: an op of unknown fate keeps its number, and the mark passes only what the authority
 //! answered. What regions may not say to such a client it lists in [`Writer::wrong`].
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +16,8 @@ use crate::ledger::{Ledger, OPS_PER_KEY};
 const PACE: Duration = Duration::from_millis(4);
 /// Ops without an answer, above which only these are sent.
 const OPEN_MAX: usize = 40;
+/// Answers lost on their way.
+const LOST_PERCENT: usize = 4;
 /// Refusals that pass by themselves, by HTTP's codes and by RESP's words.
 const PASSING: [&str; 10] = [
     "busy",
@@ -162,13 +164,18 @@ impl Writer {
                 }
             }
         };
-        let said: Vec<Said> = std::thread::scope(|scope| {
+        let mut said: Vec<Said> = std::thread::scope(|scope| {
             let call = &call;
             let calls: Vec<_> = (1..ways.len()).map(|at| scope.spawn(move || call(at))).collect();
             let first = call(0);
             let others = calls.into_iter().map(|call| call.join().expect("a call ends in a value"));
             [first].into_iter().chain(others).collect()
         });
+        for said in said.iter_mut().filter(|said| **said != Said::Unsent) {
+            if self.chance.percent(LOST_PERCENT) {
+                *said = Said::Nothing(format!("lost: {said}"));
+            }
+        }
         // Of two at once, one may find the other below the mark; both are judged by what is known after.
         let at_once = if ways.len() > 1 { ", with another at once" } else { "" };
         let retry = if is_retry { ", again" } else { "" };

@@ -1,7 +1,7 @@
 //! Kill storm: daemons are killed with signal 9 every second, now and then all at once, while clients go on until each op
 //! has its answer. Then every acked op counts exactly once, in every region.
 //!
-//! 20 seconds of storm; 120 with `TOMBOLO_UAT_LONG=1`.
+//! 20 seconds of storm; 120 with `TOMBOLO_UAT_LONG=1`. `TOMBOLO_UAT_SEED` draws another one.
 
 #![allow(clippy::unwrap_used, reason = "a step that fails must fail its test")]
 
@@ -23,14 +23,17 @@ use tombolo_tests::writer::Writer;
 const EVERY: Duration = Duration::from_secs(1);
 /// How long writers may take to get their last answers once all is well.
 const FINISH_MAX: Duration = Duration::from_secs(40);
-/// Of the storm and of its writers.
-const SEED: u64 = 0x2545;
 /// Few numbers a session, so that sessions fill up, and checkpoints in the midst of the storm.
 const NUMBERS_MAX: usize = 100;
 
 fn storm() -> Duration {
     let is_long = std::env::var_os("TOMBOLO_UAT_LONG").is_some_and(|value| !value.is_empty());
     Duration::from_secs(if is_long { 120 } else { 20 })
+}
+
+fn seed() -> u64 {
+    let named = std::env::var("TOMBOLO_UAT_SEED").ok().filter(|seed| !seed.is_empty());
+    named.map_or(1, |seed| seed.parse().expect("TOMBOLO_UAT_SEED is a number"))
 }
 
 fn edited(region: &str) -> String {
@@ -90,12 +93,14 @@ fn rage(bed: &mut Bed, chance: &mut Chance) -> usize {
 
 #[test]
 fn after_a_storm_of_kills_every_acked_op_counts_once_in_every_region_and_the_greatest_stamps_win() {
+    let seed = seed();
     let mut bed = Bed::start_edited(edited);
     let caller = Caller::of(&bed);
-    let mut writers: Vec<Writer> =
-        (0..4).map(|at| Writer::new(&format!("w{at}"), caller.clone(), SEED + at, at % 2 == 0)).collect();
+    let mut writers: Vec<Writer> = (0..4)
+        .map(|at| Writer::new(&format!("w{at}"), caller.clone(), seed * 10 + at, at % 2 == 0))
+        .collect();
     let mut setters: Vec<Setter> =
-        (0..2).map(|at| Setter::new(&format!("s{at}"), caller.clone(), SEED * 2 + at)).collect();
+        (0..2).map(|at| Setter::new(&format!("s{at}"), caller.clone(), seed * 10 + 5 + at)).collect();
     let stop = AtomicBool::new(false);
     let kills_count = std::thread::scope(|scope| {
         let stop = &stop;
@@ -107,7 +112,7 @@ fn after_a_storm_of_kills_every_acked_op_counts_once_in_every_region_and_the_gre
         }
         // Should the storm panic, the writers must end all the same.
         let raged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let kills_count = rage(&mut bed, &mut Chance::new(SEED));
+            let kills_count = rage(&mut bed, &mut Chance::new(seed));
             bed.spawn_all();
             kills_count
         }));
@@ -126,7 +131,7 @@ fn after_a_storm_of_kills_every_acked_op_counts_once_in_every_region_and_the_gre
     for writer in &writers {
         assert_eq!(writer.wrong.join("\n"), "");
         assert_eq!(writer.unanswered().join("\n"), "", "ops without an answer");
-        assert_eq!(verdict(&caller, &writer.ledger).join("\n"), "", "the seed is {SEED:#x}");
+        assert_eq!(verdict(&caller, &writer.ledger).join("\n"), "", "TOMBOLO_UAT_SEED={seed}");
     }
     assert_eq!(differences(&caller, &oracle), Vec::<String>::new());
     tell_of(&writers, &setters, kills_count, whole, equal);
