@@ -27,7 +27,8 @@ usage: cargo run -p ci -- COMMAND
   check   formatting, layers, the shape of the repository, clippy, docs: all that CI demands before the tests
   fix     repair what clippy and rustfmt can repair
   layers  only the table of layers: import edges, and purity below the line
-  run     check, then the tests with the command of README.md; what .ci/run calls";
+  run     check, then the tests with the command of README.md, then 2,000 seeds of the simulator; what .ci/run calls
+  nightly the long searches: seeds, model, decoders, scenarios; about an hour and a half";
 
 /// The root of the repository, where the workspace manifest is.
 pub(crate) fn root() -> PathBuf {
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         ["fix"] => steps::fix(&root()),
         ["layers"] => steps::layers(&root()),
         ["run"] => steps::run(&root()),
+        ["nightly"] => steps::nightly(&root()),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -88,6 +88,39 @@ pub(crate) fn run(root: &Path) -> bool {
             Err(reason) => show(Err(reason)),
         }
     });
+    report.cargo("simulator, 2,000 seeds", &SEEDS, None);
+    report.finish()
+}
+
+/// Seeds of the simulator that every change runs.
+const SEEDS: [&str; 8] = ["run", "--locked", "--package", "tombolo-sim", "--", "run", "--seeds", "2000"];
+
+/// The long searches, about an hour and a half on two cores: more seeds than any change runs, other ones each night
+/// (`TOMBOLO_NIGHT` is the number of the first, a million apart are strangers), every rare event met, deeper searches
+/// of the model and of the decoders, and the long scenarios on real processes.
+pub(crate) fn nightly(root: &Path) -> bool {
+    let night = std::env::var("TOMBOLO_NIGHT").unwrap_or_else(|_| "1000000".to_owned());
+    let mut report = Report::new(root);
+    let sim = [
+        "run",
+        "--release",
+        "--locked",
+        "--package",
+        "tombolo-sim",
+        "--",
+        "run",
+        "--all-rare",
+        "--keep-going",
+    ];
+    let seeds = [&sim[..], &["--seeds", "30000", "--from", &night]].concat();
+    report.cargo("simulator", &seeds, None);
+    let model = ["test", "--locked", "--package", "tombolo-model"];
+    report.cargo("model", &model, Some(("TOMBOLO_MODEL_SECONDS", "120")));
+    let fuzz = ["test", "--locked", "--package", "tombolo-fuzz"];
+    report.cargo("fuzzing", &fuzz, Some(("TOMBOLO_FUZZ_SECONDS", "60")));
+    report.cargo("binary", &["build", "--locked", "--package", "tombolo"], None);
+    let failover = ["test", "--locked", "--package", "tombolo-tests", "--test", "failover"];
+    report.cargo("failover, 30 rounds", &failover, Some(("TOMBOLO_FAILOVER_ROUNDS", "30")));
     report.finish()
 }
 
