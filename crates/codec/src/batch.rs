@@ -34,7 +34,7 @@ use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, ShardId, Time};
 
 use crate::digest::Digest;
 use crate::limits;
-use crate::records::{Records, RecordsBuilder};
+use crate::records::{Records, RecordsBuilder, Seal};
 
 /// Length of the header.
 pub const HEADER_BYTES: usize = 176;
@@ -217,6 +217,7 @@ pub struct Batch {
     // Shared: batches go through many hands, and a header is long.
     header: Arc<Header>,
     bytes: Bytes,
+    has_seals: bool,
 }
 
 /// Where a new batch goes and what it follows.
@@ -266,7 +267,7 @@ impl Batch {
         header.digest = Digest::of(&[&bytes[..DIGESTED_BYTES], &payload]);
         bytes.put_slice(&header.digest.0);
         bytes.put_slice(&payload);
-        Self { header: Arc::new(header), bytes: bytes.freeze() }
+        Self { header: Arc::new(header), bytes: bytes.freeze(), has_seals: records.has_seals() }
     }
 
     /// Verifies bytes from a file or a peer: length, cluster, digest, then the payload's structure.
@@ -286,8 +287,8 @@ impl Batch {
         if header.cluster != cluster {
             return Err(BatchError::Cluster { expected: cluster, found: header.cluster });
         }
-        Records::open(payload)?;
-        Ok(Self { header: Arc::new(header), bytes })
+        let has_seals = Records::open(payload)?.seals().next().is_some();
+        Ok(Self { header: Arc::new(header), bytes, has_seals })
     }
 
     /// Its header.
@@ -306,6 +307,11 @@ impl Batch {
     #[must_use]
     pub fn records(&self) -> Records<'_> {
         Records::reopen(&self.bytes[HEADER_BYTES..])
+    }
+
+    /// The logs it takes over: mostly none, which is known without looking into the payload.
+    pub fn seals(&self) -> impl Iterator<Item = Seal> + '_ {
+        self.has_seals.then(|| self.records().seals()).into_iter().flatten()
     }
 }
 

@@ -420,6 +420,12 @@ impl RecordsBuilder {
         columns.cond_ends.push(row(columns.cond_cells.len()));
     }
 
+    /// Whether it takes over any log.
+    #[must_use]
+    pub fn has_seals(&self) -> bool {
+        !self.columns.seals.is_empty()
+    }
+
     /// Takes over another log.
     pub fn seal(&mut self, seal: Seal) {
         self.columns.seals.push(seal);

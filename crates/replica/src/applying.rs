@@ -194,7 +194,7 @@ impl Replica {
     /// Logs that a batch took over need no queue here any more.
     pub(crate) fn forget_sealed(&mut self, batch: &Batch) {
         let mut is_any = false;
-        for seal in batch.records().seals() {
+        for seal in batch.seals() {
             is_any = true;
             self.intake.forget((seal.region, seal.epoch));
             self.peers.sources.remove(&(seal.region, seal.epoch));

@@ -147,7 +147,7 @@ impl Replica {
         if self.intake.is_dropped(name, header.seq) {
             return;
         }
-        let unheld = batch.records().seals().find(|seal| {
+        let unheld = batch.seals().find(|seal| {
             let sealed = (seal.region, seal.epoch);
             !self.state.logs.holds(sealed, seal.end)
         });

@@ -50,8 +50,7 @@ pub(crate) struct State {
 impl State {
     /// Whether the next batch of its log can be applied.
     fn check(&self, batch: &Batch) -> Result<(), ApplyError> {
-        let records = batch.records();
-        for seal in records.seals() {
+        for seal in batch.seals() {
             let log = (seal.region, seal.epoch);
             let held = self.logs.held(log);
             if held < seal.end {

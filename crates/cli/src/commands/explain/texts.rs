@@ -68,12 +68,12 @@ pub(super) const fn explanation(code: RejectCode) -> Explanation {
              region a session takes no more of them, open a new one.",
         ),
         RejectCode::NotWhole => (
-            "This region restarted and has not caught up with what the others hold.",
-            "Unknown: an earlier attempt may have counted; this one changed nothing.",
-            "Wait, or ask another region; `tombolo status` names the regions it waits for.",
+            "This region restarted and does not know yet how far this session had come.",
+            "Nothing by this attempt; an earlier one may have counted.",
+            "Send it again under the same number, here or to another region; `tombolo status` names the regions it waits for.",
         ),
         RejectCode::NotAuthority => (
-            "Another region decides about this session.",
+            "Another region decides about this session, and this op cannot be logged conditionally here.",
             NOTHING,
             "Ask the session's home region, which POST /v1/sessions named.",
         ),
