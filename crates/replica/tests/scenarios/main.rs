@@ -5,5 +5,6 @@ mod conditional;
 mod kit;
 mod order;
 mod peers;
+mod restarts;
 mod sessions;
 mod storage;
