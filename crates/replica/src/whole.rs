@@ -51,6 +51,19 @@ impl Replica {
         self.is_whole
     }
 
+    /// Whether every member has said what it holds, as of the incarnations in which all are now.
+    #[must_use]
+    pub fn has_heard_all(&self) -> bool {
+        self.peers.peers.values().all(|peer| peer.counts)
+    }
+
+    /// Whether a member said that it holds a log through `seq`.
+    #[must_use]
+    pub fn is_held_elsewhere(&self, log: LogId, seq: Seq) -> bool {
+        let says = |answer: &VersionVector| answer.get(log.region, log.epoch) >= seq;
+        self.peers.peers.values().any(|peer| peer.answered.as_ref().is_some_and(says))
+    }
+
     /// Whether a log's batches through `seq` are in this state, whether the log still stands or was taken over.
     #[must_use]
     pub fn holds(&self, log: LogId, seq: Seq) -> bool {
