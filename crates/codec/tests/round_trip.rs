@@ -13,7 +13,7 @@ use tombolo_codec::checkpoint::{CellContent, CellState, NumberState, SessionStat
 use tombolo_codec::records::{Conditional, Expire, Seal, SessionOp, Stable, Write};
 use tombolo_codec::{Batch, CellName, Checkpoint, Kind, PayloadDigest, RecordsBuilder};
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Cell {
     tenant: u32,
     key: Vec<u8>,
@@ -123,6 +123,8 @@ fn conditional<'a>(op: SessionOp, adds: &'a [(Cell, Option<Stamp>, i64)]) -> Con
 #[derive(Default)]
 struct Expected {
     sums: Sums,
+    /// Staged sums count what is conditional, too.
+    conditional_sums: BTreeMap<(Cell, Option<Stamp>), i128>,
     marks: BTreeMap<SessionId, u64>,
     ops_count: u32,
     stamps: Option<(Time, Time)>,
@@ -138,7 +140,9 @@ fn build(steps: &[Step], expected: &mut Expected) -> RecordsBuilder {
                     (u128::from(delta.max(&0).unsigned_abs()), delta.min(&0).unsigned_abs());
                 let running = add_to(&mut expected.sums, cell, *generation, positive, u128::from(negative));
                 records.add(cell.name(Kind::Counter), *generation, *delta);
-                assert_eq!(records.sum(cell.name(Kind::Counter), *generation), Some(running), "{cell:?}");
+                let conditional = expected.conditional_sums.get(&(cell.clone(), *generation));
+                let staged = running + conditional.copied().unwrap_or_default();
+                assert_eq!(records.sum(cell.name(Kind::Counter), *generation), Some(staged), "{cell:?}");
             }
             Step::Write { cell, kind, stamp, value, expires_at } => {
                 expected.ops_count += 1;
@@ -155,6 +159,10 @@ fn build(steps: &[Step], expected: &mut Expected) -> RecordsBuilder {
             }
             Step::Conditional { op, adds } => {
                 expected.ops_count += adds.len() as u32;
+                for (cell, generation, delta) in adds {
+                    let sum = expected.conditional_sums.entry((cell.clone(), *generation)).or_default();
+                    *sum += i128::from(*delta);
+                }
                 records.conditional(&conditional(*op, adds));
             }
             Step::Seal(seal) => records.seal(*seal),
