@@ -7,11 +7,13 @@ pub mod bed;
 pub mod bulk;
 pub mod caller;
 pub mod chance;
+pub mod disks;
 pub mod fates;
 pub mod ledger;
 pub mod process;
 pub mod resp;
 pub mod setter;
+pub mod storm;
 pub mod values;
 pub mod writer;
 

@@ -48,6 +48,7 @@ pub struct Writer {
     pub wrong: Vec<String>,
     caller: Caller,
     chance: Chance,
+    regions: Vec<usize>,
     /// Opens a session for each key; else one serves until it is refused.
     is_rotating: bool,
     needs_session: bool,
@@ -64,11 +65,19 @@ impl Writer {
             wrong: Vec::new(),
             caller,
             chance: Chance::new(seed),
+            regions: (0..REGIONS.len()).collect(),
             is_rotating,
             needs_session: true,
             open: Vec::new(),
             rounds_count: 0,
         }
+    }
+
+    /// The same that speaks to some regions only.
+    #[must_use]
+    pub fn among(mut self, regions: &[usize]) -> Self {
+        self.regions = regions.to_vec();
+        self
     }
 
     /// Writes until told to stop, and then until all is answered or the time is up.
@@ -111,7 +120,7 @@ impl Writer {
     fn has_session(&mut self) -> bool {
         let is_new_key = self.ledger.len().is_multiple_of(OPS_PER_KEY);
         if self.needs_session || (self.is_rotating && is_new_key) {
-            let home = self.chance.below(REGIONS.len());
+            let home = self.regions[self.chance.below(self.regions.len())];
             let Ok(id) = self.caller.open_session(home) else { return false };
             self.ledger.open(id, home);
             self.needs_session = false;
@@ -124,7 +133,7 @@ impl Writer {
         let mut ways = vec![self.way(op, home, if is_first { 80 } else { 60 })];
         // Every tenth op goes out twice at once, half of them to two regions.
         if is_first && op.is_multiple_of(10) {
-            let second = if op.is_multiple_of(20) { home } else { (home + 1) % REGIONS.len() };
+            let second = if op.is_multiple_of(20) { home } else { self.other(home) };
             ways[0].1 = home;
             ways.push(self.way(op, second, 100));
         }
@@ -139,12 +148,13 @@ impl Writer {
         }
     }
 
+    fn other(&mut self, than: usize) -> usize {
+        let others: Vec<usize> = self.regions.iter().copied().filter(|at| *at != than).collect();
+        others[self.chance.below(others.len())]
+    }
+
     fn way(&mut self, op: usize, at: usize, stays_percent: usize) -> (Door, usize) {
-        let at = if self.chance.percent(stays_percent) {
-            at
-        } else {
-            (at + 1 + self.chance.below(REGIONS.len() - 1)) % REGIONS.len()
-        };
+        let at = if self.chance.percent(stays_percent) { at } else { self.other(at) };
         // One command of RESP adds to one key.
         let is_resp = !self.ledger.is_paired(op) && self.chance.percent(33);
         (if is_resp { Door::Resp } else { Door::Http }, at)

@@ -3,29 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails must fail its test")]
 
-use std::path::{Path, PathBuf};
-
 use serde_json::json;
 use tombolo_tests::bed::{Bed, REGIONS};
 use tombolo_tests::caller::{Caller, Said};
+use tombolo_tests::disks;
 use tombolo_tests::ledger::{Ledger, Values};
 use tombolo_tests::tell;
 
 /// Ops of each stretch.
 const OPS: usize = 20;
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
-}
 
 /// A cluster, and a client of `eu`.
 struct Scene {
@@ -41,26 +27,17 @@ impl Scene {
         Self { bed, caller, ledger: Ledger::new(name).keeping_numbers() }
     }
 
-    fn data(&self, region: &str) -> PathBuf {
-        self.bed.dir().join("data").join(region)
-    }
-
-    fn saved(&self, region: &str) -> PathBuf {
-        self.bed.dir().join("saved").join(region)
-    }
-
     /// Keeps a region's disk as it is.
     fn save(&mut self, region: &str) {
         self.bed.cluster.kill9(region).unwrap();
-        copy(&self.data(region), &self.saved(region));
+        disks::keep(&self.bed, region, "old");
         self.bed.spawn_all();
     }
 
     /// Puts the kept disk in the place of the region's own, and leaves the region stopped.
     fn put_back(&mut self, region: &str) {
         self.bed.cluster.kill9(region).unwrap();
-        std::fs::remove_dir_all(self.data(region)).unwrap();
-        copy(&self.saved(region), &self.data(region));
+        disks::put_back(&self.bed, region, "old");
     }
 
     fn open_session(&mut self) {
