@@ -9,7 +9,7 @@ use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, ShardId, TenantI
 use tombolo_codec::batch::Place;
 use tombolo_codec::{Batch, CellName, Digest, Kind, RecordsBuilder};
 
-pub use regions::Regions;
+pub use regions::{Regions, options};
 
 /// The cluster of every bench.
 pub const CLUSTER: ClusterId = ClusterId(0x746f_6d62_6f6c_6f00);

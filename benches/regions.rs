@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tombolo_causality::{Epoch, RegionId, TenantId};
-use tombolo_codec::{Op, Schema, Verb};
-use tombolo_replica::{Durability, Effect, Input, Link, Now, Options, Replica, Ticket, WritePart};
+use tombolo_codec::{Op, Schema, SessionPart, Verb};
+use tombolo_replica::{Answer, Durability, Effect, Input, Link, Now, Options, Replica, Ticket, WritePart};
 
 use crate::{CLUSTER, SHARD, WALL, region};
 
@@ -15,6 +15,23 @@ const LINK: Link = Link(1);
 
 /// A few regions, all connected.
 pub struct Regions(Vec<(RegionId, Replica)>);
+
+/// What a region of a bench is opened with; its epoch is its number.
+#[must_use]
+pub fn options(region: RegionId, members: Vec<RegionId>) -> Options {
+    Options {
+        cluster: CLUSTER,
+        shard: SHARD,
+        region,
+        epoch: Epoch(u128::from(region.get())),
+        members,
+        durability: Durability::Sync,
+        schema: Arc::new(Schema::default()),
+        drift_ms_max: 500,
+        session_numbers_max: 1_024,
+        window_ms: 86_400_000,
+    }
+}
 
 /// Where an input goes.
 type Routed = (RegionId, Input);
@@ -24,21 +41,7 @@ impl Regions {
     #[must_use]
     pub fn connected(count: u16) -> Self {
         let members: Vec<RegionId> = (1..=count).map(region).collect();
-        let open = |&region: &RegionId| {
-            let options = Options {
-                cluster: CLUSTER,
-                shard: SHARD,
-                region,
-                epoch: Epoch(u128::from(region.get())),
-                members: members.clone(),
-                durability: Durability::Sync,
-                schema: Arc::new(Schema::default()),
-                drift_ms_max: 500,
-                session_numbers_max: 1_024,
-                window_ms: 86_400_000,
-            };
-            (region, Replica::open(options, None))
-        };
+        let open = |&region: &RegionId| (region, Replica::open(options(region, members.clone()), None));
         let mut regions = Self(members.iter().map(open).collect());
         for (_, replica) in &mut regions.0 {
             replica.start(now());
@@ -61,9 +64,14 @@ impl Regions {
     /// Writes a run of adds in one region; [`Regions::settle`] brings it everywhere.
     pub fn add(&mut self, at: RegionId, ticket: u64, keys: impl IntoIterator<Item = Bytes>) {
         let ops = keys.into_iter().map(|key| Op { key, verb: Verb::Add { delta: 1 } }).collect();
+        self.write(at, ticket, None, ops);
+    }
+
+    /// Writes a request in one region, with its place in a session or without one.
+    pub fn write(&mut self, at: RegionId, ticket: u64, session: Option<SessionPart>, ops: Vec<Op>) {
         let part = Box::new(WritePart {
             tenant: TenantId::DEFAULT,
-            session: None,
+            session,
             retry: false,
             after: tombolo_causality::Time::ZERO,
             ops,
@@ -130,6 +138,9 @@ fn route(own: RegionId, effect: Effect, regions_count: u16, inputs: &mut Vec<Rou
                 let input = Input::Acked { from: own, link: LINK, positions: vec![position] };
                 inputs.push((peer, input));
             }
+        }
+        Effect::Answer { answer: Answer::Written(Err(reject)), .. } => {
+            panic!("nothing that a bench writes is refused: {reject:?}")
         }
         _ => {}
     }

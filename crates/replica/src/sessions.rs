@@ -3,9 +3,8 @@
 //! State, not rules: who may log what is decided at admission. A number below the mark is covered; so is one in the
 //! set (design.md §3.3).
 
-use std::collections::VecDeque;
-
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 use tombolo_causality::{RegionId, SessionId, Time};
 use tombolo_codec::PayloadDigest;
 use tombolo_codec::checkpoint::{NumberState, SessionState};
@@ -27,7 +26,9 @@ pub(crate) enum Known {
 struct Session {
     mark: u64,
     /// Ascending by number; numbers come nearly in order, so inserts are at the back.
-    numbers: VecDeque<(u64, PayloadDigest)>,
+    ///
+    /// An idle session holds its last number alone, in place: most sessions are idle.
+    numbers: SmallVec<[(u64, PayloadDigest); 1]>,
 }
 
 /// All sessions that logged anything in a shard.
@@ -144,9 +145,12 @@ impl Sessions {
         }
         let mut change = hash_mark(&id, mark).wrapping_sub(hash_mark(&id, session.mark));
         session.mark = mark;
-        while let Some(&(number, digest)) = session.numbers.front().filter(|&&(number, _)| number < mark) {
+        let below = session.numbers.partition_point(|&(number, _)| number < mark);
+        for (number, digest) in session.numbers.drain(..below) {
             change = change.wrapping_sub(hash_number(&id, number, &digest));
-            session.numbers.pop_front();
+        }
+        if session.numbers.is_empty() {
+            session.numbers = SmallVec::new();
         }
         self.digest = self.digest.wrapping_add(change);
     }

@@ -88,13 +88,14 @@ impl State {
         for write in records.writes() {
             self.cells.write(&write, dot, &self.logs);
         }
-        for op in records.ops().filter(|op| !self.garbage.is_forgotten(&op.session)) {
-            self.cells.conditionals.cover(&op.session, op.number);
-            self.sessions.log(&op);
-        }
+        // Before the numbers: what a mark settles makes room for them.
         for (session, mark) in records.marks().filter(|(session, _)| !self.garbage.is_forgotten(session)) {
             self.cells.conditionals.cover_below(&session, mark);
             self.sessions.mark(session, mark);
+        }
+        for op in records.ops().filter(|op| !self.garbage.is_forgotten(&op.session)) {
+            self.cells.conditionals.cover(&op.session, op.number);
+            self.sessions.log(&op);
         }
         for conditional in records.conditionals() {
             self.condition(&conditional, dot);
