@@ -5,7 +5,7 @@
 //! Bound: per request one digest of its ops, one look-up at admission, and a mark and a number in the batch, each with a
 //! look-up and two hashes when applied. Target: at most 15 % more per signal with 64 ops a request; it is missed.
 //! Medians of three runs: 134 → 209 ns with 64 ops a request (+56 %, most of it the blake3 digest of the ops), 347 → 963 ns
-//! with one (+170 %).
+//! with one (+178 %).
 
 use std::hint::black_box;
 use std::time::Duration;
