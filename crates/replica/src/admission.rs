@@ -340,6 +340,12 @@ impl Admission<'_> {
         earlier: &Earlier<'_>,
     ) -> Result<Stamp, Reject> {
         // Two regions would stamp two copies differently, and the later copy could beat what had seen the earlier (F12).
+        let is_home = part.session.is_some_and(|session| session.id.home == self.options.region);
+        if let (StampSource::Here(_), true, false) = (source, is_home, self.is_authority) {
+            let text = "this region restarted and has not yet heard from every other whether it knows this op; send it \
+                        again under the same number, or with a stamp of your own";
+            return Err(Reject::new(RejectCode::NotWhole, text).retry_after_ms(100));
+        }
         let why_not_here = match part.session {
             Some(_) if self.is_authority => None,
             Some(_) => Some(

@@ -39,13 +39,15 @@ impl Replica {
                 self.answer(pending.ticket, Answer::Written(Ok(pending.outcome)));
             }
             // Logged before this region was whole, and it may be by now.
-            self.absorb_applied(&batch, now);
+            self.absorb_applied(&batch);
         }
         if is_any {
             self.applied(name, now);
+            // A seal of its own may be what others waited for.
+            self.release_blocked(now);
             self.check_whole(now);
             if self.is_absorbing {
-                self.absorb_all(now);
+                self.absorb_all();
             }
         }
     }
@@ -92,7 +94,7 @@ impl Replica {
                 self.storage = Storage::Good;
                 // Seals and conditionals may have waited for room.
                 self.check_whole(now);
-                self.absorb_all(now);
+                self.absorb_all();
             }
             _ => {}
         }
@@ -101,29 +103,34 @@ impl Replica {
     /// Applies all that can be of a log, then whatever waited for it.
     pub(crate) fn apply_ready(&mut self, name: LogName, now: Now) {
         if self.apply_log(name, now) {
-            loop {
-                let ready: Vec<LogName> = self
-                    .intake
-                    .blocked()
-                    .filter(|(_, blocked)| {
-                        let logs = &self.state.logs;
-                        logs.holds(blocked.on, blocked.end) || logs.sealed(blocked.on).is_some()
-                    })
-                    .map(|(name, _)| name)
-                    .collect();
-                let mut is_any = false;
-                for name in ready {
-                    if self.intake.take_released(name) {
-                        self.ask_source(name);
-                    } else {
-                        is_any |= self.apply_log(name, now);
-                    }
-                }
-                if !is_any {
-                    break;
+            self.release_blocked(now);
+            self.check_whole(now);
+        }
+    }
+
+    /// Goes on with logs that waited for what is here by now, and with those that waited for them.
+    fn release_blocked(&mut self, now: Now) {
+        loop {
+            let ready: Vec<LogName> = self
+                .intake
+                .blocked()
+                .filter(|(_, blocked)| {
+                    let logs = &self.state.logs;
+                    logs.holds(blocked.on, blocked.end) || logs.sealed(blocked.on).is_some()
+                })
+                .map(|(name, _)| name)
+                .collect();
+            let mut is_any = false;
+            for name in ready {
+                if self.intake.take_released(name) {
+                    self.ask_source(name);
+                } else {
+                    is_any |= self.apply_log(name, now);
                 }
             }
-            self.check_whole(now);
+            if !is_any {
+                return;
+            }
         }
     }
 
@@ -137,7 +144,7 @@ impl Replica {
                     self.intake.pop(name);
                     self.note_remote(&batch, now);
                     self.forget_sealed(&batch);
-                    self.absorb_applied(&batch, now);
+                    self.absorb_applied(&batch);
                 }
                 Err(ApplyError::WaitsFor { log, end }) => {
                     self.intake.block(name, Blocked { on: log, end, at: batch.header().seq });
@@ -180,14 +187,14 @@ impl Replica {
         self.effects.push_back(effect);
     }
 
-    fn absorb_applied(&mut self, batch: &Batch, now: Now) {
+    fn absorb_applied(&mut self, batch: &Batch) {
         if self.state.cells.conditionals.is_empty() {
             return;
         }
         let is_own = |op: &SessionOp| op.session.home == self.options.region;
         let ops: Vec<SessionOp> = batch.records().conditionals().map(|it| it.op).filter(is_own).collect();
         for op in ops {
-            self.absorb_if_due(op.session, op.number, now);
+            self.absorb_if_due(op.session, op.number);
         }
     }
 

@@ -29,9 +29,10 @@ pub(crate) enum Duty {
     },
 }
 
-/// How many numbers above its settled mark a session that its client named keeps: what is as far below the greatest
-/// is settled.
-const NAMED_NUMBERS_KEPT: u64 = 512;
+/// How many numbers a session that its client named keeps: what is below the greatest of them is settled.
+const NAMED_NUMBERS_KEPT: usize = 512;
+/// Most conditionals of a shard: beyond, a home that is away for long would cost memory without end.
+const CONDITIONALS_MAX: usize = 65_536;
 
 impl Replica {
     /// Whether this region is the session's authority: of those it opened in this epoch at once, of earlier ones once
@@ -42,6 +43,12 @@ impl Replica {
             && (self.is_whole
                 || session.epoch == self.options.epoch
                 || (session.is_named() && self.is_window_over(now)))
+    }
+
+    /// Whether this region may log for good what is conditional: an earlier epoch's record of the same number, which it
+    /// has not taken back yet, would count a second time.
+    fn may_absorb(&self, session: &SessionId) -> bool {
+        session.home == self.options.region && (self.is_whole || session.epoch == self.options.epoch)
     }
 
     fn is_window_over(&self, now: Now) -> bool {
@@ -101,7 +108,7 @@ impl Replica {
         let is_authority = self.is_authority(id, now);
         if let Some((digest, dot)) = self.state.cells.conditionals.get(id, session.number) {
             let known = Duty::Replay { log: Some(dot.log), is_conditional: true };
-            return replay(digest, if is_authority { Duty::Absorb } else { known });
+            return replay(digest, if self.may_absorb(id) { Duty::Absorb } else { known });
         }
         self.check_room(session, is_authority)?;
         Ok(if is_authority { Duty::Log } else { Duty::Condition })
@@ -125,7 +132,9 @@ impl Replica {
         let (id, numbers_max) = (&session.id, self.options.session_numbers_max);
         // The mark that the request itself records counts: it is what makes room.
         let settled = if is_authority { self.mark_of(session) } else { 0 };
-        let waits = !is_authority && self.state.cells.conditionals.count(id) >= numbers_max;
+        let conditionals = &self.state.cells.conditionals;
+        let waits = !is_authority
+            && (conditionals.numbers_count(id) >= numbers_max || conditionals.len() >= CONDITIONALS_MAX);
         if !waits && !self.state.sessions.is_full(id, session.number, settled, numbers_max) {
             return Ok(());
         }
@@ -159,14 +168,17 @@ impl Replica {
     ///
     /// A later epoch must not move marks: it may not know what its predecessor answered (F9c).
     fn mark_of(&self, session: &SessionPart) -> u64 {
+        // What is conditional would be lost below the mark; what is staged is not looked into.
+        if self.writer.has_staged_conditionals() {
+            return 0;
+        }
         let mark = if session.id.is_named() {
-            session.number.saturating_sub(NAMED_NUMBERS_KEPT)
+            self.state.sessions.lowest_of_last(&session.id, NAMED_NUMBERS_KEPT)
         } else if session.id.epoch == self.options.epoch {
             session.settled.min(session.number)
         } else {
             0
         };
-        // What is conditional would be lost below the mark.
         let lowest = self.state.cells.conditionals.lowest(&session.id);
         lowest.map_or(mark, |lowest| mark.min(lowest))
     }
@@ -185,7 +197,14 @@ impl Replica {
         let seq = self.writer.next();
         let conditionals = &self.state.cells.conditionals;
         let Some((digest, _)) = conditionals.get(&session, number) else { return seq };
-        for add in conditionals.absorbed(&session, number) {
+        // Of a name, a retry in another window may have been logged before the first attempt came back.
+        let is_again = session.is_named()
+            && session
+                .neighbours(self.options.window_ms)
+                .iter()
+                .any(|id| self.state.sessions.known(id, number) != Known::New);
+        let adds = if is_again { Vec::new() } else { conditionals.absorbed(&session, number) };
+        for add in adds {
             let cell = CellName { tenant: TenantId(add.tenant), kind: Kind::Counter, key: &add.key };
             self.writer.open().add(cell, add.generation, add.delta);
             if is_large(add.delta) {
@@ -198,16 +217,12 @@ impl Replica {
         seq
     }
 
-    fn may_absorb(&self, session: &SessionId, number: u64, now: Now) -> bool {
-        let is_staged =
-            self.writer.staged_number(*session, number).is_some_and(|staged| !staged.is_conditional);
-        !is_staged && self.is_authority(session, now)
-    }
-
     /// Absorbs a number that just became conditional here, if this region is its authority.
-    pub(crate) fn absorb_if_due(&mut self, session: SessionId, number: u64, now: Now) {
+    pub(crate) fn absorb_if_due(&mut self, session: SessionId, number: u64) {
         let is_conditional = self.state.cells.conditionals.get(&session, number).is_some();
-        if !self.is_started || !is_conditional || !self.may_absorb(&session, number, now) {
+        let staged = self.writer.staged_number(session, number);
+        let is_staged = staged.is_some_and(|staged| !staged.is_conditional);
+        if !self.is_started || !is_conditional || is_staged || !self.may_absorb(&session) {
             return;
         }
         if self.storage == Storage::Good && self.writer.has_room() {
@@ -218,13 +233,13 @@ impl Replica {
     }
 
     /// Absorbs all that this region is the authority of, as far as the open batch has room.
-    pub(crate) fn absorb_all(&mut self, now: Now) {
+    pub(crate) fn absorb_all(&mut self) {
         self.is_absorbing = false;
         if self.state.cells.conditionals.is_empty() || !self.is_started {
             return;
         }
         for (session, number) in self.state.cells.conditionals.of_home(self.options.region) {
-            self.absorb_if_due(session, number, now);
+            self.absorb_if_due(session, number);
         }
     }
 }

@@ -19,26 +19,34 @@ use crate::logs::LogName;
 
 /// One region's record of a conditional request.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Copy {
+struct Logged {
     dot: Dot<LogName>,
     digest: PayloadDigest,
     adds: Vec<ConditionalAdd>,
 }
 
-type Numbers = BTreeMap<u64, SmallVec<[Copy; 1]>>;
+/// What conditionals add to one counter under one generation.
+#[derive(Debug)]
+struct Sum {
+    generation: Option<Stamp>,
+    delta: i128,
+    requests_count: usize,
+}
+
+type Numbers = BTreeMap<u64, SmallVec<[Logged; 1]>>;
 type CellKey = (TenantId, Box<[u8]>);
 
 /// All uncovered conditionals of a shard.
 #[derive(Debug, Default)]
 pub(crate) struct Conditionals {
     sessions: HashMap<SessionId, Numbers, foldhash::fast::FixedState>,
-    /// Who adds to a counter.
-    cells: HashMap<CellKey, Vec<(SessionId, u64)>, foldhash::fast::FixedState>,
+    /// What they add to each counter, kept up to date: a counter in use is read far more often than its adds change.
+    cells: HashMap<CellKey, SmallVec<[Sum; 1]>, foldhash::fast::FixedState>,
     len: usize,
     digest: u128,
 }
 
-fn hash(session: &SessionId, number: u64, copy: &Copy) -> u128 {
+fn hash(session: &SessionId, number: u64, copy: &Logged) -> u128 {
     let mut out: SmallVec<[u8; 256]> = SmallVec::new();
     out.extend_from_slice(&session.home.get().to_le_bytes());
     out.extend_from_slice(&session.epoch.0.to_le_bytes());
@@ -70,7 +78,7 @@ fn cell_of(add: &ConditionalAdd) -> CellKey {
 
 /// Copies that count: those with the payload of the first. Another payload under the same number is its caller's
 /// error, which two regions cannot notice while apart.
-fn same_payload(copies: &[Copy]) -> impl Iterator<Item = &Copy> {
+fn same_payload(copies: &[Logged]) -> impl Iterator<Item = &Logged> {
     let digest = copies.first().map(|first| first.digest);
     copies.iter().filter(move |copy| Some(copy.digest) == digest)
 }
@@ -95,7 +103,7 @@ impl Conditionals {
     }
 
     /// How many numbers of a session are conditional.
-    pub(crate) fn count(&self, session: &SessionId) -> usize {
+    pub(crate) fn numbers_count(&self, session: &SessionId) -> usize {
         self.sessions.get(session).map_or(0, BTreeMap::len)
     }
 
@@ -118,15 +126,56 @@ impl Conditionals {
         if self.cells.is_empty() {
             return None;
         }
-        let is_it =
-            |add: &&ConditionalAdd| add.tenant == tenant.0 && add.key == key && add.generation == generation;
-        let requests = self.cells.get(&(tenant, Box::from(key)))?;
-        let counted = requests.iter().filter_map(|(session, number)| {
-            let copies = self.sessions.get(session)?.get(number)?;
-            let copy = same_payload(copies).find(|copy| copy.adds.iter().any(|add| is_it(&add)))?;
-            Some(copy.adds.iter().filter(is_it).map(|add| i128::from(add.delta)).sum::<i128>())
-        });
-        counted.reduce(|a, b| a + b)
+        let sums = self.cells.get(&(tenant, Box::from(key)))?;
+        sums.iter().find(|sum| sum.generation == generation).map(|sum| sum.delta)
+    }
+
+    /// What a request adds: to each counter and under each generation by its first copy that names both.
+    fn parts(copies: &[Logged]) -> BTreeMap<(CellKey, Option<Stamp>), i128> {
+        let mut parts = BTreeMap::new();
+        for copy in same_payload(copies) {
+            let mut own: BTreeMap<(CellKey, Option<Stamp>), i128> = BTreeMap::new();
+            for add in &copy.adds {
+                *own.entry((cell_of(add), add.generation)).or_default() += i128::from(add.delta);
+            }
+            for (at, delta) in own {
+                parts.entry(at).or_insert(delta);
+            }
+        }
+        parts
+    }
+
+    /// Counts a request's parts in, or out again.
+    fn count(&mut self, parts: BTreeMap<(CellKey, Option<Stamp>), i128>, is_in: bool) {
+        for ((cell, generation), delta) in parts {
+            let hashbrown::hash_map::Entry::Occupied(mut sums) = self.cells.entry(cell.clone()) else {
+                if is_in {
+                    let sum = Sum { generation, delta, requests_count: 1 };
+                    self.cells.insert(cell, SmallVec::from_iter([sum]));
+                }
+                continue;
+            };
+            let found = sums.get().iter().position(|sum| sum.generation == generation);
+            match found {
+                Some(at) if is_in => {
+                    sums.get_mut()[at].delta += delta;
+                    sums.get_mut()[at].requests_count += 1;
+                }
+                Some(at) => {
+                    let sum = &mut sums.get_mut()[at];
+                    sum.delta -= delta;
+                    sum.requests_count -= 1;
+                    if sum.requests_count == 0 {
+                        sums.get_mut().swap_remove(at);
+                    }
+                    if sums.get().is_empty() {
+                        sums.remove();
+                    }
+                }
+                None if is_in => sums.get_mut().push(Sum { generation, delta, requests_count: 1 }),
+                None => {}
+            }
+        }
     }
 
     /// The adds by which the authority absorbs a number: of each cell those of the copy under the greatest generation
@@ -135,7 +184,7 @@ impl Conditionals {
         let Some(copies) = self.sessions.get(session).and_then(|numbers| numbers.get(&number)) else {
             return Vec::new();
         };
-        let mut best: BTreeMap<CellKey, (Option<Stamp>, &Copy)> = BTreeMap::new();
+        let mut best: BTreeMap<CellKey, (Option<Stamp>, &Logged)> = BTreeMap::new();
         for copy in same_payload(copies) {
             for add in &copy.adds {
                 let known = best.entry(cell_of(add)).or_insert((add.generation, copy));
@@ -144,7 +193,7 @@ impl Conditionals {
                 }
             }
         }
-        let of_cell = |(cell, (_, copy)): (CellKey, (Option<Stamp>, &Copy))| {
+        let of_cell = |(cell, (_, copy)): (CellKey, (Option<Stamp>, &Logged))| {
             copy.adds.iter().filter(|add| cell_of(add) == cell).cloned().collect::<Vec<_>>()
         };
         best.into_iter().flat_map(of_cell).collect()
@@ -158,44 +207,34 @@ impl Conditionals {
             generation,
             delta,
         });
-        let copy = Copy { dot, digest: record.op.digest, adds: adds.collect() };
+        let copy = Logged { dot, digest: record.op.digest, adds: adds.collect() };
         self.insert_copy(record.op.session, record.op.number, copy);
     }
 
-    fn insert_copy(&mut self, session: SessionId, number: u64, copy: Copy) {
-        for add in &copy.adds {
-            let requests = self.cells.entry(cell_of(add)).or_default();
-            if !requests.contains(&(session, number)) {
-                requests.push((session, number));
-            }
-        }
+    fn insert_copy(&mut self, session: SessionId, number: u64, copy: Logged) {
         self.digest = self.digest.wrapping_add(hash(&session, number, &copy));
         self.len += 1;
         let copies = self.sessions.entry(session).or_default().entry(number).or_default();
+        let before = Self::parts(copies);
         let at = copies.partition_point(|known| *known < copy);
         copies.insert(at, copy);
+        let after = Self::parts(copies);
+        self.count(before, false);
+        self.count(after, true);
     }
 
-    /// A number is covered: the authority's own record stands for it from now on. Says whether it was conditional.
-    pub(crate) fn cover(&mut self, session: &SessionId, number: u64) -> bool {
-        let Some(numbers) = self.sessions.get_mut(session) else { return false };
-        let Some(copies) = numbers.remove(&number) else { return false };
+    /// A number is covered: the authority's own record stands for it from now on.
+    pub(crate) fn cover(&mut self, session: &SessionId, number: u64) {
+        let Some(numbers) = self.sessions.get_mut(session) else { return };
+        let Some(copies) = numbers.remove(&number) else { return };
         if numbers.is_empty() {
             self.sessions.remove(session);
         }
         for copy in &copies {
             self.digest = self.digest.wrapping_sub(hash(session, number, copy));
             self.len -= 1;
-            for add in &copy.adds {
-                if let hashbrown::hash_map::Entry::Occupied(mut requests) = self.cells.entry(cell_of(add)) {
-                    requests.get_mut().retain(|request| *request != (*session, number));
-                    if requests.get().is_empty() {
-                        requests.remove();
-                    }
-                }
-            }
         }
-        true
+        self.count(Self::parts(&copies), false);
     }
 
     /// Every number of a session below its settled mark is covered.
@@ -207,29 +246,34 @@ impl Conditionals {
         }
     }
 
-    /// Drops what belongs to sessions of a home opened before a time. Says how many numbers.
-    pub(crate) fn forget(&mut self, home: RegionId, before: Time) -> usize {
-        let gone: Vec<(SessionId, u64)> =
-            self.of_home(home).into_iter().filter(|(id, _)| id.opened < before).collect();
-        gone.iter().filter(|(id, number)| self.cover(id, *number)).count()
+    /// Drops what belongs to sessions of a home opened before a time.
+    pub(crate) fn forget(&mut self, home: RegionId, before: Time) {
+        let gone = self.of_home(home).into_iter().filter(|(id, _)| id.opened < before);
+        gone.for_each(|(id, number)| self.cover(&id, number));
     }
 
-    /// Renames the log of what a sealed log wrote.
+    /// Renames the log of what a sealed log wrote; so another copy may come first.
     pub(crate) fn fold(&mut self, sealed: LogName, into: Dot<LogName>) {
-        let mut digest = self.digest;
+        let mut changed = Vec::new();
         for (session, numbers) in &mut self.sessions {
             for (&number, copies) in numbers {
-                if copies.iter().any(|copy| copy.dot.log == sealed) {
-                    for copy in copies.iter_mut().filter(|copy| copy.dot.log == sealed) {
-                        digest = digest.wrapping_sub(hash(session, number, copy));
-                        copy.dot = into;
-                        digest = digest.wrapping_add(hash(session, number, copy));
-                    }
-                    copies.sort_unstable();
+                if !copies.iter().any(|copy| copy.dot.log == sealed) {
+                    continue;
                 }
+                let before = Self::parts(copies);
+                for copy in copies.iter_mut().filter(|copy| copy.dot.log == sealed) {
+                    self.digest = self.digest.wrapping_sub(hash(session, number, copy));
+                    copy.dot = into;
+                    self.digest = self.digest.wrapping_add(hash(session, number, copy));
+                }
+                copies.sort_unstable();
+                changed.push((before, Self::parts(copies)));
             }
         }
-        self.digest = digest;
+        for (before, after) in changed {
+            self.count(before, false);
+            self.count(after, true);
+        }
     }
 
     pub(crate) fn dump(&self) -> Vec<ConditionalState> {
@@ -250,7 +294,7 @@ impl Conditionals {
         let mut out = Self::default();
         for state in states {
             let dot = Dot { log: (state.dot.region, state.dot.epoch), seq: state.dot.end };
-            let copy = Copy { dot, digest: state.digest, adds: state.adds.clone() };
+            let copy = Logged { dot, digest: state.digest, adds: state.adds.clone() };
             out.insert_copy(state.session, state.number, copy);
         }
         out

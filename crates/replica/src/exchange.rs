@@ -14,6 +14,14 @@ use crate::replica::Replica;
 impl Replica {
     pub(crate) fn peer_up(&mut self, region: RegionId, epoch: Epoch, link: Link) {
         let Some(peer) = self.peers.peers.get_mut(&region) else { return };
+        if peer.is_over(epoch) {
+            self.effects.push_back(Effect::Disconnect { peer: region, link });
+            let text = format!(
+                "region {region} speaks as an incarnation that another has followed: two processes of it run"
+            );
+            self.notice("superseded", text);
+            return;
+        }
         peer.link = Some(link);
         peer.is_answered = false;
         peer.sending.clear();

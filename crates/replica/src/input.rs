@@ -47,11 +47,11 @@ impl Options {
         wall.minus_ms(self.window_ms)
     }
 
-    /// What was opened or stamped before this is refused at every door in the cluster, by any clock within the bound:
-    /// a copy may have been admitted two bounds ahead of one clock, and another clock may lie one bound behind.
+    /// What was opened or stamped longer ago is refused at every door in the cluster, by any clock within the bound: a
+    /// copy may have been admitted two bounds ahead of one clock, and another clock may lie one bound behind.
     #[must_use]
-    pub fn forgettable(&self, wall: Time) -> Time {
-        self.window_start(wall).minus_ms(self.drift_ms_max.saturating_mul(3))
+    pub fn forgettable_after_ms(&self) -> u64 {
+        self.window_ms.saturating_add(self.drift_ms_max.saturating_mul(3))
     }
 }
 

@@ -16,7 +16,6 @@ use crate::progress::Progress;
 use crate::stability::Stability;
 use crate::state::State;
 use crate::writer::Writer;
-use crate::writing::as_known;
 
 /// What keeps this region's own log from being written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +46,7 @@ pub struct Replica {
     /// Whether conditionals wait for room to be absorbed.
     pub(crate) is_absorbing: bool,
     pub(crate) started_ms: u64,
+    pub(crate) started_wall: Time,
     pub(crate) stability: Stability,
     pub(crate) effects: VecDeque<Effect>,
 }
@@ -73,6 +73,7 @@ impl Replica {
             is_sealing: false,
             is_absorbing: false,
             started_ms: 0,
+            started_wall: Time::ZERO,
             stability: Stability::default(),
             effects: VecDeque::new(),
             state,
@@ -113,8 +114,9 @@ impl Replica {
     pub fn start(&mut self, now: Now) {
         self.is_started = true;
         self.started_ms = now.monotonic_ms;
+        self.started_wall = now.wall;
         self.check_whole(now);
-        self.absorb_all(now);
+        self.absorb_all();
     }
 
     /// The next thing to do.
@@ -153,7 +155,7 @@ impl Replica {
         match input {
             Input::Check { ticket, part } => {
                 let result = self.check_only(&part, now);
-                let checked = result.map_err(|reject| as_known(&part, reject)).map(|()| part);
+                let checked = result.map_err(|reject| self.as_known(&part, reject)).map(|()| part);
                 self.answer(ticket, Answer::Checked(checked));
             }
             Input::Write { ticket, part } => self.write(ticket, &part, now),

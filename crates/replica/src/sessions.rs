@@ -111,6 +111,13 @@ impl Sessions {
         self.digest = self.digest.wrapping_add(hash_number(&op.session, op.number, &op.digest));
     }
 
+    /// The lowest of a session's last `kept` numbers; 0 if it has no more than that.
+    pub(crate) fn lowest_of_last(&self, id: &SessionId, kept: usize) -> u64 {
+        let numbers = self.sessions.get(id).map(|session| &session.numbers);
+        let at = numbers.and_then(|numbers| numbers.len().checked_sub(kept).filter(|&at| at > 0));
+        numbers.zip(at).map_or(0, |(numbers, at)| numbers[at].0)
+    }
+
     /// Whether a number is below the session's settled mark, or logged.
     pub(crate) fn is_covered(&self, id: &SessionId, number: u64) -> bool {
         self.known(id, number) != Known::New

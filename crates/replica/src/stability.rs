@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use tombolo_causality::{LogId, RegionId, Seq, Time};
+use tombolo_causality::{LogId, RegionId, Seq};
 use tombolo_codec::records::{Expire, Seal, Stable};
 use tombolo_codec::{PeerMessage, Position};
 
@@ -13,6 +13,9 @@ use crate::replica::{Replica, Storage};
 
 /// Floors and stability records come at most this many times a window.
 const ROUNDS_PER_WINDOW: u64 = 16;
+
+/// No floor is raised so soon after a start, in milliseconds.
+const FLOORS_AFTER_MS: u64 = 60_000;
 
 /// A question to all members.
 #[derive(Debug)]
@@ -24,13 +27,14 @@ struct Round {
 /// What this region knows about the age of its own log, and whom it has asked.
 #[derive(Debug, Default)]
 pub(crate) struct Stability {
-    /// Ends of the own log with the reading at which nothing below them was older.
-    ends: VecDeque<(Seq, Time)>,
+    /// Ends of the own log, and when they stood there, in monotonic milliseconds: no step of the wall clock makes a
+    /// batch older than it is.
+    ends: VecDeque<(Seq, u64)>,
     /// Through which batch all of it has left the window.
     forgettable: Seq,
     round: Option<Round>,
     stated: Seq,
-    floored_at: Time,
+    floored_at_ms: u64,
 }
 
 impl Stability {
@@ -42,12 +46,12 @@ impl Stability {
     }
 
     /// Notes the own log's end, and how much of it has left the window.
-    fn note(&mut self, end: Seq, wall: Time, (forgettable, step_ms): (Time, u64)) {
-        let is_due = self.ends.back().is_none_or(|&(last, at)| end > last && wall >= at.plus_ms(step_ms));
+    fn note(&mut self, end: Seq, now_ms: u64, age_ms: u64, step_ms: u64) {
+        let is_due = self.ends.back().is_none_or(|&(last, at)| end > last && now_ms >= at + step_ms);
         if is_due && end > Seq::ZERO {
-            self.ends.push_back((end, wall));
+            self.ends.push_back((end, now_ms));
         }
-        while let Some(&(end, _)) = self.ends.front().filter(|&&(_, at)| at < forgettable) {
+        while let Some(&(end, _)) = self.ends.front().filter(|&&(_, at)| at + age_ms < now_ms) {
             self.forgettable = end;
             self.ends.pop_front();
         }
@@ -56,12 +60,10 @@ impl Stability {
 
 impl Replica {
     pub(crate) fn tick(&mut self, now: Now) {
-        self.absorb_all(now);
+        self.absorb_all();
         let step_ms = self.options.window_ms / ROUNDS_PER_WINDOW;
         let own = self.state.logs.end(self.writer.name());
-        // Logs that were taken over lie below: their readings count too, should the wall have stepped back since.
-        let reading = now.wall.max(self.clock.last());
-        self.stability.note(own, reading, (self.options.forgettable(now.wall), step_ms));
+        self.stability.note(own, now.monotonic_ms, self.options.forgettable_after_ms(), step_ms);
         // A clock that runs ahead would take what others still accept for forgettable.
         if !self.is_whole || self.is_clock_ahead || self.storage != Storage::Good {
             return;
@@ -74,11 +76,16 @@ impl Replica {
 
     /// Raises the floor under sessions of this region that every clock in the bound holds for expired.
     fn floor_expired(&mut self, step_ms: u64, now: Now) {
-        let before = self.options.forgettable(now.wall);
-        if now.wall < self.stability.floored_at.plus_ms(step_ms) {
+        // A wall clock that has stepped ahead since the start would expire what is young.
+        let up_ms = now.monotonic_ms.saturating_sub(self.started_ms);
+        let steady = now.wall.min(self.started_wall.plus_ms(up_ms));
+        let before = steady.minus_ms(self.options.forgettable_after_ms());
+        // A clock that was wrong from the start is told by peers in that time.
+        let is_due = now.monotonic_ms >= self.stability.floored_at_ms + step_ms;
+        if !is_due || up_ms < FLOORS_AFTER_MS.min(self.options.window_ms) {
             return;
         }
-        self.stability.floored_at = now.wall;
+        self.stability.floored_at_ms = now.monotonic_ms;
         let home = self.options.region;
         let is_any = before > self.state.garbage.floor(home)
             && (self.state.sessions.has_any_before(home, before)

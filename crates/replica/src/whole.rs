@@ -130,10 +130,14 @@ impl Replica {
             return;
         }
         let earlier: Vec<(LogName, Seq)> = self.state.logs.vector().iter().filter(is_earlier).collect();
+        // A seal waits for what the stability records of the sealed log wait for: it would be refused as soon as logged.
+        if earlier.iter().any(|&(name, _)| self.state.garbage.waits_for(name, &self.state.logs).is_some()) {
+            return;
+        }
         if earlier.is_empty() {
             self.is_whole = true;
             self.effects.push_back(Effect::BecameWhole);
-            self.absorb_all(now);
+            self.absorb_all();
         } else if !self.is_sealing && self.storage == Storage::Good {
             self.is_sealing = true;
             for ((region, epoch), end) in earlier {

@@ -49,7 +49,7 @@ struct InFlight {
     batch: Batch,
     records: RecordsBuilder,
     pending: Vec<Pending>,
-    numbers: Vec<(SessionId, u64)>,
+    numbers: Vec<(SessionId, u64, bool)>,
     has_large_adds: bool,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct Writer {
     log: LogId,
     open: RecordsBuilder,
     pending: Vec<Pending>,
-    numbers: Vec<(SessionId, u64)>,
+    numbers: Vec<(SessionId, u64, bool)>,
     next: Seq,
     previous: Digest,
     ops_total: u64,
@@ -76,6 +76,7 @@ pub(crate) struct Writer {
     /// Batches in a row of which none did.
     lone_streak: u32,
     staged_numbers: HashMap<(SessionId, u64), StagedNumber, foldhash::fast::FixedState>,
+    staged_conditionals_count: usize,
     counter_deletes_count: usize,
     has_large_adds: bool,
     recent: VecDeque<Batch>,
@@ -101,6 +102,7 @@ impl Writer {
             has_company: false,
             lone_streak: 0,
             staged_numbers: HashMap::default(),
+            staged_conditionals_count: 0,
             counter_deletes_count: 0,
             has_large_adds: false,
             recent: VecDeque::new(),
@@ -194,11 +196,17 @@ impl Writer {
         self.staged_numbers.get(&(session, number)).copied()
     }
 
+    /// Whether any staged number is conditional.
+    pub(crate) fn has_staged_conditionals(&self) -> bool {
+        self.staged_conditionals_count > 0
+    }
+
     /// The open batch logs a number. One that was staged as conditional may be logged once more, by the authority.
     pub(crate) fn note_number(&mut self, op: &SessionOp, is_conditional: bool) {
         let staged = StagedNumber { digest: op.digest, seq: self.next, is_conditional };
+        self.staged_conditionals_count += usize::from(is_conditional);
+        self.numbers.push((op.session, op.number, is_conditional));
         self.staged_numbers.insert((op.session, op.number), staged);
-        self.numbers.push((op.session, op.number));
     }
 
     /// Answers a caller with the batch that holds its ops, the open one or one that waits for its sync.
@@ -299,7 +307,9 @@ impl Writer {
         }
         let InFlight { batch, records, pending, numbers, .. } = self.in_flight.pop_front()?;
         self.durable = seq;
-        for number in numbers {
+        for (session, number, is_conditional) in numbers {
+            self.staged_conditionals_count -= usize::from(is_conditional);
+            let number = (session, number);
             if self.staged_numbers.get(&number).is_some_and(|staged| staged.seq <= seq) {
                 self.staged_numbers.remove(&number);
             }

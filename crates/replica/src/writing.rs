@@ -13,19 +13,14 @@ use crate::logs::{LogName, log_id};
 use crate::replica::{Replica, Storage};
 use crate::writer::Pending;
 
-/// A refusal as its caller may take it: an earlier attempt may have been logged elsewhere, so of a retry it is not known
-/// that nothing was applied. Only that other ops hold its number is certain.
-pub(crate) fn as_known(part: &WritePart, reject: Reject) -> Reject {
-    let may_be_logged = part.retry && part.session.is_some() && reject.code != RejectCode::Conflict;
-    if may_be_logged { reject.unknown() } else { reject }
-}
-
 impl Replica {
-    pub(crate) fn check_failed(&self) -> Result<(), Reject> {
-        match &self.storage {
-            Storage::Failed(_) => self.check_storage(),
-            Storage::Good | Storage::Full => Ok(()),
-        }
+    /// A refusal as its caller may take it: an earlier attempt may have been logged elsewhere, so of a retry it is not
+    /// known that nothing was applied. Only that other ops hold its number is certain. Doors that take a client's own
+    /// name for a request do not say which is a retry.
+    pub(crate) fn as_known(&self, part: &WritePart, reject: Reject) -> Reject {
+        let Some(session) = &part.session else { return reject };
+        let is_retry = part.retry || (session.id.is_named() && !self.is_whole);
+        if is_retry && reject.code != RejectCode::Conflict { reject.unknown() } else { reject }
     }
 
     pub(crate) fn check_storage(&self) -> Result<(), Reject> {
@@ -84,7 +79,10 @@ impl Replica {
     pub(crate) fn write(&mut self, ticket: Ticket, part: &WritePart, now: Now) {
         match self.try_write(part, now) {
             Ok((seq, outcome)) => self.answer_at(seq, ticket, outcome),
-            Err(reject) => self.answer(ticket, Answer::Written(Err(as_known(part, reject)))),
+            Err(reject) => self.answer(ticket, {
+                let known = self.as_known(part, reject);
+                Answer::Written(Err(known))
+            }),
         }
     }
 
@@ -171,8 +169,8 @@ impl Replica {
         let count = part.ops.len();
         let at = |name, seq| Position { log: log_id(self.options.shard, name), seq };
         if let Some(staged) = self.writer.staged_number(session.id, session.number) {
-            // What was handed to a disk that then failed is never answered by it.
-            self.check_failed().map_err(Reject::unknown)?;
+            // What was handed to a disk that then failed, or is full, is not answered by it now.
+            self.check_storage().map_err(Reject::unknown)?;
             let position = at(self.writer.name(), staged.seq);
             return Ok((staged.seq, Outcome::replayed([position], is_conditional, count)));
         }

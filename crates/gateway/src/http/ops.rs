@@ -118,7 +118,8 @@ pub(super) async fn write<S: Service>(
     let session = match (body.session, named) {
         (None, None) => None,
         (None, Some(name)) => {
-            let id = service.named_session(caller, name);
+            // RESP producers have names of their own.
+            let id = service.named_session(caller, &[b"idempotency-key:", name].concat());
             Some(SessionRef { id, number: 1, settled: 0 })
         }
         (Some(_), Some(_)) => {

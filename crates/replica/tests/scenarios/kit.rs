@@ -137,7 +137,7 @@ impl Node {
     }
 
     pub(crate) fn now(&self) -> Now {
-        Now { wall: self.wall, monotonic_ms: 0 }
+        Now { wall: self.wall, monotonic_ms: (self.wall.seconds_since(second(100)) * 1_000.0) as u64 }
     }
 
     pub(crate) fn start(&mut self) -> String {
@@ -154,8 +154,9 @@ impl Node {
 
     pub(crate) fn flush(&mut self) -> String {
         // As the shell does: again when the pace is due.
-        let monotonic_ms = self.replica.next_flush_ms().unwrap_or_default();
-        let now = Now { monotonic_ms, ..self.now() };
+        let now = self.now();
+        let monotonic_ms = self.replica.next_flush_ms().unwrap_or_default().max(now.monotonic_ms);
+        let now = Now { monotonic_ms, ..now };
         self.replica.flush(now);
         self.effects()
     }
