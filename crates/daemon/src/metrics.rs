@@ -37,6 +37,9 @@ pub(crate) struct Metrics {
     pub(crate) apply_age_seconds: PeerHistogram,
     pub(crate) lag_seconds: PeerGauge,
     pub(crate) behind_ops: PeerGauge,
+    pub(crate) sessions: Gauge,
+    pub(crate) conditionals: Gauge,
+    pub(crate) tombstones: Gauge,
     pub(crate) batches_shipped: PeerCounter,
     pub(crate) bytes_shipped: PeerCounter,
     pub(crate) reconnects: PeerCounter,
@@ -50,6 +53,7 @@ impl Metrics {
         let (ack_seconds, fsync_seconds) = (latencies(), latencies());
         let apply_age_seconds = PeerHistogram::new_with_constructor(latencies);
         let (lag_seconds, behind_ops) = (PeerGauge::default(), PeerGauge::default());
+        let (sessions, conditionals, tombstones) = (Gauge::default(), Gauge::default(), Gauge::default());
         let (batches_shipped, bytes_shipped) = (PeerCounter::default(), PeerCounter::default());
         let reconnects = PeerCounter::default();
         r.register("signals", "Ops acknowledged here", signals.clone());
@@ -71,6 +75,15 @@ impl Metrics {
         let help = "Age of the oldest write of this region that the other has not applied; 0 if it has all";
         r.register_with_unit("lag", help, Unit::Seconds, lag_seconds.clone());
         r.register("behind_ops", "Ops of this region that the other has not applied", behind_ops.clone());
+        let help = "Sessions remembered, over all shards; one goes when its home has expired it and every member \
+            holds that, so not while a member is away or its home is not whole";
+        r.register("sessions", help, sessions.clone());
+        let help = "Requests logged elsewhere than at their session's home and not covered by its log, over all \
+            shards; they wait for that home, so they do not fall while it is away or not whole";
+        r.register("conditionals", help, conditionals.clone());
+        let help = "Deleted registers that are remembered, over all shards; one goes when it has left the window \
+            and every member holds it, so not while a member is away";
+        r.register("tombstones", help, tombstones.clone());
         r.register("batches_shipped", "Batches sent to the other region", batches_shipped.clone());
         r.register("bytes_shipped", "Bytes of batches sent to the other region", bytes_shipped.clone());
         r.register("link_reconnects", "How often the link to the other region came up", reconnects.clone());
@@ -83,6 +96,9 @@ impl Metrics {
             apply_age_seconds,
             lag_seconds,
             behind_ops,
+            sessions,
+            conditionals,
+            tombstones,
             batches_shipped,
             bytes_shipped,
             reconnects,

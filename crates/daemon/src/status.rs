@@ -117,10 +117,15 @@ fn clock_skew(offset_ms: f64) -> Finding {
 /// Brings the gauges up to date.
 pub(crate) async fn set_gauges(region: &Region) {
     let shared = region.shared();
-    for (id, (behind, _)) in behind(&region.reports().await) {
+    let metrics = &shared.outlets.metrics;
+    let reports = region.reports().await;
+    let sum = |count: fn(&Report) -> usize| reports.iter().map(|(_, report)| count(report) as i64).sum();
+    metrics.sessions.set(sum(|report| report.sessions_count));
+    metrics.conditionals.set(sum(|report| report.conditionals_count));
+    metrics.tombstones.set(sum(|report| report.tombstones_count));
+    for (id, (behind, _)) in behind(&reports) {
         let Some(name) = shared.names.get(&id) else { continue };
         let label = PeerLabel { region: name.clone() };
-        let metrics = &shared.outlets.metrics;
         metrics.lag_seconds.get_or_create(&label).set(behind.oldest_ms as f64 / 1_000.0);
         metrics.behind_ops.get_or_create(&label).set(behind.ops as f64);
     }
