@@ -102,13 +102,20 @@ pub struct SessionPart {
     pub digest: PayloadDigest,
 }
 
+/// How much of a request is gathered before it is hashed.
+const GATHERED_BYTES: usize = 64 * 1_024;
+/// Ops for which room is made at once.
+const GATHERED_OPS: usize = 1_024;
+
 /// Digest of a whole request, as dedup compares it.
 ///
 /// Stamps stay out: a retry names the stamps that the first attempt was answered with.
 #[must_use]
 pub fn request_digest(tenant: TenantId, ops: &[Op]) -> PayloadDigest {
+    // Gathered first: blake3 takes one long run several times faster than many short ones.
     let mut hash = blake3::Hasher::new();
-    hash.update(&tenant.0.to_le_bytes());
+    let mut gathered = Vec::with_capacity(ops.len().min(GATHERED_OPS) * 48);
+    gathered.extend_from_slice(&tenant.0.to_le_bytes());
     let mut head = [0u8; 32];
     for op in ops {
         let (verb, number, value): (u8, u64, &[u8]) = match &op.verb {
@@ -120,10 +127,20 @@ pub fn request_digest(tenant: TenantId, ops: &[Op]) -> PayloadDigest {
         head[1..9].copy_from_slice(&number.to_le_bytes());
         head[9..17].copy_from_slice(&(op.key.len() as u64).to_le_bytes());
         head[17..25].copy_from_slice(&(value.len() as u64).to_le_bytes());
-        hash.update(&head);
-        hash.update(&op.key);
-        hash.update(value);
+        gathered.extend_from_slice(&head);
+        gathered.extend_from_slice(&op.key);
+        if value.len() < GATHERED_BYTES {
+            gathered.extend_from_slice(value);
+        }
+        if value.len() >= GATHERED_BYTES || gathered.len() >= GATHERED_BYTES {
+            hash.update(&gathered);
+            gathered.clear();
+        }
+        if value.len() >= GATHERED_BYTES {
+            hash.update(value);
+        }
     }
+    hash.update(&gathered);
     let full = hash.finalize();
     let mut half = [0u8; 16];
     half.copy_from_slice(&full.as_bytes()[..16]);
