@@ -29,16 +29,22 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// A daemon that was killed soon after its start may have no disk yet.
+fn remove(directory: &Path) -> io::Result<()> {
+    std::fs::remove_dir_all(directory).or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    })
+}
+
 /// Keeps a region's disk as it is, under a name.
 ///
 /// Panics: if it cannot be copied.
 pub fn keep(bed: &Bed, region: &str, name: &str) {
-    let kept = kept(bed, region, name);
-    let kept_anew = std::fs::remove_dir_all(&kept).or_else(|error| match error.kind() {
-        io::ErrorKind::NotFound => Ok(()),
-        _ => Err(error),
-    });
-    kept_anew.and_then(|()| copy(&data(bed, region), &kept)).unwrap_or_else(|error| panic!("{error}"));
+    let (data, kept) = (data(bed, region), kept(bed, region, name));
+    let copied =
+        std::fs::create_dir_all(&data).and_then(|()| remove(&kept)).and_then(|()| copy(&data, &kept));
+    copied.unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// Puts a disk that was kept in the place of the region's own.
@@ -51,7 +57,7 @@ pub fn put_back(bed: &Bed, region: &str, name: &str) {
 
 /// Leaves nothing of a region's disk.
 ///
-/// Panics: if there is none.
+/// Panics: if it cannot be removed.
 pub fn lose(bed: &Bed, region: &str) {
-    std::fs::remove_dir_all(data(bed, region)).unwrap_or_else(|error| panic!("{error}"));
+    remove(&data(bed, region)).unwrap_or_else(|error| panic!("{error}"));
 }
