@@ -1,4 +1,4 @@
-//! The project's own checks: `cargo run -p ci -- check | fix | layers | run`.
+//! The project's own checks: `cargo run -p ci -- check | fix | layers | mutants | run`.
 //!
 //! Makes the architecture true: who may import whom (`layers`, a table to read first) and what code below the line
 //! may not touch (`bans`). Never part of the product, and no crate may depend on it. Exit codes: 0 green, 2 usage,
@@ -21,14 +21,19 @@ mod violation;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::steps::Length;
+
 const USAGE: &str = "\
 usage: cargo run -p ci -- COMMAND
 
   check   formatting, layers, the shape of the repository, clippy, docs: all that CI demands before the tests
   fix     repair what clippy and rustfmt can repair
   layers  only the table of layers: import edges, and purity below the line
-  run     check, then the tests with the command of README.md, then 2,000 seeds of the simulator; what .ci/run calls
-  nightly the long searches: seeds, model, decoders, scenarios; about an hour and a half";
+  run     check, then the tests with the command of README.md, then 2,000 seeds of the simulator, then `mutants short`;
+          what .ci/run calls
+  mutants [short]
+          plant each bug of crates/mutants in the simulator, where a checker must notice it; short: one range of seeds each
+  nightly the long searches: seeds, mutants, model, decoders, scenarios; about an hour and a half";
 
 /// The root of the repository, where the workspace manifest is.
 pub(crate) fn root() -> PathBuf {
@@ -43,6 +48,8 @@ fn main() -> ExitCode {
         ["check"] => steps::check(&root()),
         ["fix"] => steps::fix(&root()),
         ["layers"] => steps::layers(&root()),
+        ["mutants"] => steps::mutants(&root(), Length::Long),
+        ["mutants", "short"] => steps::mutants(&root(), Length::Short),
         ["run"] => steps::run(&root()),
         ["nightly"] => steps::nightly(&root()),
         ["help" | "--help" | "-h"] => {

@@ -39,8 +39,8 @@ impl<'a> Report<'a> {
         self.step(name, |root| show(work(root)));
     }
 
-    fn cargo(&mut self, name: &'static str, words: &[&str], variable: Option<(&str, &str)>) {
-        self.step(name, |root| cargo(root, words, variable));
+    fn cargo(&mut self, name: &'static str, words: &[&str], variables: &[(&str, &str)]) {
+        self.step(name, |root| cargo(root, words, variables));
     }
 
     /// Prints the summary; true if every step was green.
@@ -73,7 +73,7 @@ pub(crate) fn check(root: &Path) -> bool {
     report.finish()
 }
 
-/// `check`, then the tests as the README says to run them.
+/// `check`, then the tests as the README says to run them, then the planted bugs, each over few seeds.
 pub(crate) fn run(root: &Path) -> bool {
     let mut report = Report::new(root);
     check_into(&mut report);
@@ -83,12 +83,13 @@ pub(crate) fn run(root: &Path) -> bool {
         match text.and_then(|text| readme::test_command(&text)) {
             Ok(command) => {
                 let words: Vec<&str> = command[1..].iter().map(String::as_str).collect();
-                cargo(root, &words, None)
+                cargo(root, &words, &[])
             }
             Err(reason) => show(Err(reason)),
         }
     });
-    report.cargo("simulator, 2,000 seeds", &SEEDS, None);
+    report.cargo("simulator, 2,000 seeds", &SEEDS, &[]);
+    report.step("mutants", |root| mutants(root, Length::Short));
     report.finish()
 }
 
@@ -113,29 +114,51 @@ pub(crate) fn nightly(root: &Path) -> bool {
         "--keep-going",
     ];
     let seeds = [&sim[..], &["--seeds", "30000", "--from", &night]].concat();
-    report.cargo("simulator", &seeds, None);
+    report.cargo("simulator", &seeds, &[]);
+    report.step("mutants", |root| mutants(root, Length::Long));
     let model = ["test", "--locked", "--package", "tombolo-model"];
-    report.cargo("model", &model, Some(("TOMBOLO_MODEL_SECONDS", "120")));
+    report.cargo("model", &model, &[("TOMBOLO_MODEL_SECONDS", "120")]);
     let fuzz = ["test", "--locked", "--package", "tombolo-fuzz"];
-    report.cargo("fuzzing", &fuzz, Some(("TOMBOLO_FUZZ_SECONDS", "60")));
-    report.cargo("binary", &["build", "--locked", "--package", "tombolo"], None);
+    report.cargo("fuzzing", &fuzz, &[("TOMBOLO_FUZZ_SECONDS", "60")]);
+    report.cargo("binary", &["build", "--locked", "--package", "tombolo"], &[]);
     let failover = ["test", "--locked", "--package", "tombolo-tests", "--test", "failover"];
-    report.cargo("failover, 30 rounds", &failover, Some(("TOMBOLO_FAILOVER_ROUNDS", "30")));
+    report.cargo("failover, 30 rounds", &failover, &[("TOMBOLO_FAILOVER_ROUNDS", "30")]);
     report.finish()
+}
+
+/// Plants every bug of `crates/mutants` in the simulator; true if a checker notices each, and none without any.
+pub(crate) fn mutants(root: &Path, length: Length) -> bool {
+    // Of their own: the flag would have every other build begin anew.
+    let target = root.join("target/mutants");
+    let Some(target) = target.to_str() else { return show(Err("the path is not UTF-8".into())) };
+    let mut words = vec!["run", "--locked", "--profile", "mutants", "-p", "tombolo-sim", "--", "mutants"];
+    if length == Length::Short {
+        words.extend(["--ranges", "1"]);
+    }
+    cargo(root, &words, &[("RUSTFLAGS", "--cfg tombolo_mutants"), ("CARGO_TARGET_DIR", target)])
+}
+
+/// How thoroughly the planted bugs are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// One range of seeds each, a minute in all.
+    Short,
+    /// Five ranges each, as in the night.
+    Long,
 }
 
 /// Repairs what tools can repair.
 pub(crate) fn fix(root: &Path) -> bool {
     let mut report = Report::new(root);
     let clippy = ["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--allow-staged"];
-    report.cargo("clippy --fix", &clippy, None);
+    report.cargo("clippy --fix", &clippy, &[]);
     // Last: what clippy rewrites is not formatted.
-    report.cargo("rustfmt", &["fmt", "--all"], None);
+    report.cargo("rustfmt", &["fmt", "--all"], &[]);
     report.finish()
 }
 
 fn check_into(report: &mut Report<'_>) {
-    report.cargo("rustfmt", &["fmt", "--all", "--", "--check"], None);
+    report.cargo("rustfmt", &["fmt", "--all", "--", "--check"], &[]);
     report.look("layers", broken_layers);
     report.look("top level", |root| Tracked::open(root).map(|tracked| tidy::top_level(&tracked)));
     report.look("lock file", |root| {
@@ -150,9 +173,9 @@ fn check_into(report: &mut Report<'_>) {
     });
     report.look("crate docs", |root| Tracked::open(root).map(|tracked| tidy::crate_docs(&tracked)));
     let clippy = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
-    report.cargo("clippy", &clippy, None);
+    report.cargo("clippy", &clippy, &[]);
     let docs = ["doc", "--locked", "--workspace", "--no-deps"];
-    report.cargo("docs", &docs, Some(("RUSTDOCFLAGS", "-D warnings")));
+    report.cargo("docs", &docs, &[("RUSTDOCFLAGS", "-D warnings")]);
 }
 
 fn broken_layers(root: &Path) -> Found {
@@ -177,10 +200,10 @@ fn show(found: Found) -> bool {
 }
 
 /// Runs cargo with its output streamed; true if it exits 0.
-fn cargo(root: &Path, words: &[&str], variable: Option<(&str, &str)>) -> bool {
+fn cargo(root: &Path, words: &[&str], variables: &[(&str, &str)]) -> bool {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     println!("$ cargo {}", words.join(" "));
-    let status = Command::new(program).args(words).envs(variable).current_dir(root).status();
+    let status = Command::new(program).args(words).envs(variables.iter().copied()).current_dir(root).status();
     match status {
         Ok(status) => status.success(),
         Err(error) => {

@@ -1,7 +1,10 @@
 //! The PN-counter: per log the growing totals of what went up and down, under a generation that deletes start anew.
 
+use std::ops::Add;
+
 use smallvec::SmallVec;
 use tombolo_causality::Stamp;
+use tombolo_mutants::{Mutant, is_planted};
 
 /// How many logs a counter holds without allocating: one a region, for three regions.
 const SLOTS_INLINE: usize = 3;
@@ -176,7 +179,8 @@ impl<L: Copy + Ord> Counter<L> {
         let (positive, negative) = self.totals(sealed);
         let before = self.totals(into);
         self.slots.retain(|slot| slot.log != sealed);
-        self.set_totals(into, before.0 + positive, before.1 + negative);
+        let join = if is_planted(Mutant::FoldByMaximum) { u128::max } else { <u128 as Add>::add };
+        self.set_totals(into, join(before.0, positive), join(before.1, negative));
     }
 }
 

@@ -1,6 +1,7 @@
 //! The last-writer-wins register: the greatest stamp wins, then the greatest value.
 
 use tombolo_causality::{Seq, Stamp, Time};
+use tombolo_mutants::{Mutant, is_planted};
 
 /// The log position that wrote a value: what "absent" is compared with when histories are gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,7 +65,7 @@ impl<L: Copy + Ord> Register<L> {
     pub fn write(&mut self, stamp: Stamp, value: Option<&[u8]>, expires_at: Option<Time>, dot: Dot<L>) {
         let mine = (self.stamp, self.value.as_deref(), self.expires_at);
         let theirs = (stamp, value, expires_at);
-        if theirs > mine {
+        if theirs > mine || is_planted(Mutant::LastArrivalWins) {
             *self = Self::new(stamp, value, expires_at, dot);
         } else if theirs == mine {
             self.dot = self.dot.min(dot);

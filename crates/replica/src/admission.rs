@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 use tombolo_causality::{HybridClock, Stamp, TenantId, Time};
 use tombolo_codec::{CellName, Kind, Op, Reject, RejectCode, StampSource, Verb};
+use tombolo_mutants::{Mutant, is_planted};
 
 use crate::input::{Options, WritePart};
 use crate::state::State;
@@ -402,7 +403,7 @@ impl Admission<'_> {
                     ));
                 }
                 match floor {
-                    Some(floor) if floor >= stamp => {
+                    Some(floor) if floor >= stamp && !is_planted(Mutant::StampBehindAccepted) => {
                         let mut reject = Reject::new(
                             RejectCode::StampBehind,
                             format!(

@@ -4,6 +4,7 @@
 use tombolo_causality::{Seq, SessionId, TenantId};
 use tombolo_codec::records::SessionOp;
 use tombolo_codec::{CellName, Kind, PayloadDigest, Reject, RejectCode, SessionPart};
+use tombolo_mutants::{Mutant, is_planted};
 
 use crate::admission::is_large;
 use crate::input::{Now, WritePart};
@@ -41,6 +42,7 @@ impl Replica {
     pub(crate) fn is_authority(&self, session: &SessionId, now: Now) -> bool {
         session.home == self.options.region
             && (self.is_whole
+                || is_planted(Mutant::AuthorityBeforeWhole)
                 || session.epoch == self.options.epoch
                 || (session.is_named() && self.is_window_over(now)))
     }
@@ -82,7 +84,7 @@ impl Replica {
         self.check_expired(id, now)?;
         // Known by this number, if the ops are the same.
         let replay = |digest: PayloadDigest, duty: Duty| {
-            if digest == session.digest {
+            if digest == session.digest || is_planted(Mutant::OtherPayloadReplayed) {
                 return Ok(duty);
             }
             let text = format!("number {} was used before, with other ops", session.number);
@@ -116,7 +118,7 @@ impl Replica {
 
     fn check_expired(&self, id: &SessionId, now: Now) -> Result<(), Reject> {
         let floor = self.state.garbage.floor(id.home).max(self.options.window_start(now.wall));
-        if id.opened >= floor {
+        if id.opened >= floor || is_planted(Mutant::ExpiredSessionGoesOn) {
             return Ok(());
         }
         let hours = self.options.window_ms as f64 / 3_600_000.0;
@@ -206,7 +208,12 @@ impl Replica {
         let adds = if is_again { Vec::new() } else { conditionals.absorbed(&session, number) };
         for add in adds {
             let cell = CellName { tenant: TenantId(add.tenant), kind: Kind::Counter, key: &add.key };
-            self.writer.open().add(cell, add.generation, add.delta);
+            let generation = if is_planted(Mutant::AbsorbUnderOwnGeneration) {
+                self.state.cells.counter(cell.tenant, cell.key).and_then(|counter| counter.generation)
+            } else {
+                add.generation
+            };
+            self.writer.open().add(cell, generation, add.delta);
             if is_large(add.delta) {
                 self.writer.note_large_add();
             }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use tombolo_causality::{RegionId, TenantId};
 use tombolo_codec::Position;
+use tombolo_mutants::{Mutant, is_planted};
 
 use crate::effect::{Answer, Effect};
 use crate::input::{Now, Ticket};
@@ -74,7 +75,8 @@ impl Replica {
     #[must_use]
     pub fn is_reached(&self, region: RegionId, position: &Position) -> bool {
         if region == self.options.region {
-            return self.covers(position);
+            let is_received = |it: &Position| self.received().get(it.log.region, it.log.epoch) >= it.seq;
+            return self.covers(position) || (is_planted(Mutant::BarrierOnReceive) && is_received(position));
         }
         let name = (position.log.region, position.log.epoch);
         let holds = |name: LogName, seq| {

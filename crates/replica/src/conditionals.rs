@@ -13,6 +13,7 @@ use tombolo_codec::PayloadDigest;
 use tombolo_codec::checkpoint::{ConditionalAdd, ConditionalState};
 use tombolo_codec::records::{Conditional, Seal};
 use tombolo_crdt::Dot;
+use tombolo_mutants::{Mutant, is_planted};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::logs::LogName;
@@ -139,7 +140,8 @@ impl Conditionals {
                 *own.entry((cell_of(add), add.generation)).or_default() += i128::from(add.delta);
             }
             for (at, delta) in own {
-                parts.entry(at).or_insert(delta);
+                let again = if is_planted(Mutant::ConditionalPerRegion) { parts.remove(&at) } else { None };
+                parts.entry(at).or_insert(delta + again.unwrap_or(0));
             }
         }
         parts

@@ -3,6 +3,7 @@
 
 use tombolo_causality::{Epoch, RegionId, Seq, VersionVector};
 use tombolo_codec::{Batch, PeerMessage, Position};
+use tombolo_mutants::{Mutant, is_planted};
 
 use crate::effect::Effect;
 use crate::input::{Link, Now};
@@ -31,7 +32,9 @@ impl Replica {
             }
             // Its earlier epoch's acks are void: it may have lost what it acknowledged.
             peer.epoch = Some(epoch);
-            peer.applied = VersionVector::new();
+            if !is_planted(Mutant::AckOfOldEpochCounts) {
+                peer.applied = VersionVector::new();
+            }
             self.void(region);
             self.stability.void(region);
             self.peers.void_answers();
@@ -159,7 +162,7 @@ impl Replica {
             let sealed = (seal.region, seal.epoch);
             !self.state.logs.holds(sealed, seal.end)
         });
-        if let Some(seal) = unheld {
+        if let Some(seal) = unheld.filter(|_| !is_planted(Mutant::SealAppliedEarly)) {
             let blocked = Blocked { on: (seal.region, seal.epoch), end: seal.end, at: header.seq };
             if self.intake.hold_back(name, blocked, &self.state.logs) {
                 self.replan();

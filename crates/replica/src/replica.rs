@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use tombolo_causality::{HybridClock, Time};
 use tombolo_codec::{Batch, Checkpoint};
+use tombolo_mutants::{Mutant, is_planted};
 
 use crate::barrier::{Reader, Waiters};
 use crate::effect::{Answer, Effect, Notice};
@@ -99,7 +100,7 @@ impl Replica {
             Receipt::Fork(why) => return Err(why),
             Receipt::Refused => return Err(format!("{name:?} was taken over or is halted")),
         }
-        if name.0 == self.options.region {
+        if name.0 == self.options.region && !is_planted(Mutant::StampBoundNotPersisted) {
             let last = self.clock.last().max(header.clock);
             self.clock = HybridClock::restored(self.options.drift_ms_max, last);
         }
@@ -146,6 +147,12 @@ impl Replica {
         }
         let clock = if self.writer.is_idle() { self.clock.last() } else { self.clock.tick(now.wall) };
         if let Some(batch) = self.writer.close(clock, now.monotonic_ms) {
+            if is_planted(Mutant::OfferBeforeDurable) {
+                let links =
+                    self.peers.peers.iter().filter_map(|(&peer, it)| it.link.map(|link| (peer, link)));
+                let ship = |(peer, link)| Effect::Ship { peer, link, batch: batch.clone() };
+                self.effects.extend(links.map(ship));
+            }
             self.effects.push_back(Effect::Append(batch));
         }
     }

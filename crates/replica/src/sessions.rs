@@ -9,6 +9,7 @@ use tombolo_causality::{RegionId, SessionId, Time};
 use tombolo_codec::PayloadDigest;
 use tombolo_codec::checkpoint::{NumberState, SessionState};
 use tombolo_codec::records::SessionOp;
+use tombolo_mutants::{Mutant, is_planted};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// What is known of a number.
@@ -72,7 +73,8 @@ impl Sessions {
         if let Ok(at) = session.numbers.binary_search_by_key(&number, |&(known, _)| known) {
             return Known::Logged(session.numbers[at].1);
         }
-        if number < session.mark { Known::Settled } else { Known::New }
+        let is_settled = number < session.mark && !is_planted(Mutant::StaleNumberIsNew);
+        if is_settled { Known::Settled } else { Known::New }
     }
 
     /// Whether a new number would be one too many, once the mark is raised to `settled`.

@@ -8,6 +8,7 @@ use tombolo_codec::checkpoint::Checkpoint;
 use tombolo_codec::records::{Conditional, SessionOp};
 use tombolo_codec::{Batch, Digest};
 use tombolo_crdt::Dot;
+use tombolo_mutants::{Mutant, is_planted};
 
 use crate::cells::Cells;
 use crate::conditionals::Conditionals;
@@ -53,7 +54,7 @@ impl State {
         for seal in batch.seals() {
             let log = (seal.region, seal.epoch);
             let held = self.logs.held(log);
-            if held < seal.end {
+            if held < seal.end && !is_planted(Mutant::SealAppliedEarly) {
                 return Err(ApplyError::WaitsFor { log, end: seal.end });
             }
             if held > seal.end {
@@ -109,6 +110,9 @@ impl State {
         }
         for expire in records.expires() {
             self.garbage.expire(expire, dot);
+            if is_planted(Mutant::TablesGoAtOnce) {
+                self.sessions.forget(expire.home, expire.before);
+            }
         }
         for stable in records.stables() {
             self.garbage.stable(stable, dot);
@@ -121,10 +125,14 @@ impl State {
 
     fn condition(&mut self, conditional: &Conditional<'_>, dot: Dot<LogName>) {
         for &(cell, generation, _) in &conditional.adds {
-            self.cells.enter(cell, generation, &self.logs);
+            if !is_planted(Mutant::ConditionalDoesNotRaise) {
+                self.cells.enter(cell, generation, &self.logs);
+            }
         }
         let SessionOp { session, number, .. } = conditional.op;
-        if !self.garbage.is_forgotten(&session) && !self.sessions.is_covered(&session, number) {
+        let is_covered =
+            self.sessions.is_covered(&session, number) && !is_planted(Mutant::CoveredConditionalCounts);
+        if !self.garbage.is_forgotten(&session) && !is_covered {
             self.cells.conditionals.insert(conditional, dot);
         }
     }
@@ -154,7 +162,11 @@ impl State {
             logs: self.logs.ends(),
             sealed: self.logs.sealed_logs(),
             cells: self.cells.dump(&self.logs),
-            sessions: self.sessions.dump(),
+            sessions: if is_planted(Mutant::CheckpointWithoutSessions) {
+                Vec::new()
+            } else {
+                self.sessions.dump()
+            },
             conditionals: self.cells.conditionals.dump(),
             floors,
             forgotten,

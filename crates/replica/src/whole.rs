@@ -8,6 +8,7 @@
 use tombolo_causality::{Epoch, LogId, RegionId, Seq, VersionVector};
 use tombolo_codec::records::Seal;
 use tombolo_codec::{PeerMessage, Position};
+use tombolo_mutants::{Mutant, is_planted};
 
 use crate::effect::Effect;
 use crate::input::{Link, Now};
@@ -29,7 +30,9 @@ impl Replica {
                 || (are_all_met && !peer.counts)
                 || peer.epoch.is_none()
         };
-        self.peers.peers.iter().filter(|(_, peer)| waits(peer)).map(|(&region, _)| region).collect()
+        let asked = if is_planted(Mutant::WholeAsksSome) { 1 } else { self.peers.peers.len() };
+        let peers = self.peers.peers.iter().take(asked);
+        peers.filter(|(_, peer)| waits(peer)).map(|(&region, _)| region).collect()
     }
 
     /// What members say they hold and is not applied here: who, which log, through where there, through where here.

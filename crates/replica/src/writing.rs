@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 use tombolo_causality::Seq;
 use tombolo_codec::records::{Conditional, SessionOp, Write as WriteRecord};
 use tombolo_codec::{CellName, Kind, Position, Reject, RejectCode, SessionPart};
+use tombolo_mutants::{Mutant, is_planted};
 
 use crate::admission::{Admission, Admitted, Step, is_large};
 use crate::authority::Duty;
@@ -88,7 +89,7 @@ impl Replica {
 
     /// Answers with the batch that holds the ops, or at once if that is applied already.
     pub(crate) fn answer_at(&mut self, seq: Seq, ticket: Ticket, outcome: Outcome) {
-        if seq <= self.writer.durable() {
+        if seq <= self.writer.durable() || is_planted(Mutant::AckBeforeSync) {
             self.answer(ticket, Answer::Written(Ok(outcome)));
         } else {
             self.writer.answer_with(seq, Pending { ticket, outcome });
@@ -135,6 +136,9 @@ impl Replica {
         if let Some(session) = &place {
             let op = SessionOp { session: session.id, number: session.number, digest: session.digest };
             if is_authority {
+                if is_planted(Mutant::DedupEntryApart) {
+                    self.flush(now);
+                }
                 self.writer.open().op(op);
                 self.writer.note_number(&op, false);
                 self.record_mark(session);

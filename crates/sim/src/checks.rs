@@ -8,6 +8,8 @@ pub(crate) mod c2;
 pub(crate) mod c2b;
 pub(crate) mod c3;
 pub(crate) mod c4;
+pub(crate) mod f27;
+pub(crate) mod f28;
 pub(crate) mod h1;
 pub(crate) mod notices;
 pub(crate) mod r1;
@@ -71,6 +73,7 @@ impl World {
         if is_new {
             self.check_h1(node, batch)?;
             self.check_seals(batch)?;
+            self.check_absorbed(node, batch)?;
             self.count_records(batch);
             self.truth.wrote(batch);
         }
@@ -119,6 +122,7 @@ impl World {
     pub(crate) fn check_applied(&mut self, node: usize, shard: usize) -> Checked {
         let vector = self.look_at(node, shard)?;
         self.check_touched(node, shard, &vector)?;
+        self.check_raised(node, shard, &vector)?;
         if let Some(process) = &mut self.nodes[node].process {
             process.shards[shard].seen = vector;
         }

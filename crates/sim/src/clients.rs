@@ -69,6 +69,8 @@ pub(crate) struct Request {
     pub(crate) is_maybe: bool,
     /// Whether its client was told yes.
     pub(crate) is_answered: bool,
+    /// Which processes it came to: what another one logs of it, that one absorbs.
+    pub(crate) arrived_at: Vec<(usize, u64)>,
     pub(crate) sent: Micros,
 }
 

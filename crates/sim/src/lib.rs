@@ -25,6 +25,7 @@ mod queue;
 mod rare;
 mod run;
 mod sabotage;
+mod suit;
 mod traffic;
 mod truth;
 mod world;

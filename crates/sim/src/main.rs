@@ -1,5 +1,9 @@
-//! `sim run` and `sim replay`: sweeps over seeds, and one seed again. Start at `main`.
+//! `sim run` and `sim replay`: sweeps over seeds, and one seed again; built with `--cfg tombolo_mutants` also
+//! `sim mutants`. Start at `main`.
 #![allow(clippy::print_stdout, reason = "it is a command")]
+
+#[cfg(tombolo_mutants)]
+mod mutants;
 
 use std::cell::Cell;
 use std::process::ExitCode;
@@ -54,7 +58,14 @@ enum Command {
         /// Print every event.
         #[arg(long)]
         trace: bool,
+        /// With this bug planted.
+        #[cfg(tombolo_mutants)]
+        #[arg(long)]
+        mutant: Option<String>,
     },
+    /// Plant each bug in turn and look how many seeds it takes to notice it.
+    #[cfg(tombolo_mutants)]
+    Mutants(mutants::Arguments),
 }
 
 thread_local! {
@@ -190,8 +201,18 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         }
-        Command::Replay { seed, seconds, trace } => {
+        #[cfg(tombolo_mutants)]
+        Command::Mutants(arguments) => mutants::run_all(&arguments),
+        Command::Replay {
+            seed,
+            seconds,
+            trace,
+            #[cfg(tombolo_mutants)]
+            mutant,
+        } => {
             let settings = Settings { seconds, is_traced: trace, ..Settings::default() };
+            #[cfg(tombolo_mutants)]
+            let settings = mutants::replayed(settings, mutant.as_deref());
             match run_named(seed, settings) {
                 Ok(summary) => {
                     println!("seed {seed} holds: {summary:#?}");

@@ -5,6 +5,7 @@
 use crate::chance::Chance;
 use crate::queue::{MS, Micros, SECOND};
 use crate::sabotage::Sabotage;
+use crate::suit::Suit;
 
 /// A kind of fault that strikes again and again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,14 +105,16 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn draw(chance: &mut Chance, sabotage: Sabotage) -> Self {
+    pub(crate) fn draw(chance: &mut Chance, sabotage: Sabotage, suit: &Suit) -> Self {
         let count = chance.range(2, 5);
         let mut is_on = || chance.percent(66);
         let (is_lossy, is_replaying, has_checkpoints, is_skewed) = (is_on(), is_on(), is_on(), is_on());
         let mut faults: Vec<Fault> = Fault::ALL.into_iter().filter(|_| is_on()).collect();
         sabotage.adjust(&mut faults);
+        suit.adjust(&mut faults);
+        let has_checkpoints = suit.has_checkpoints.unwrap_or(has_checkpoints);
         // Forgetting is right only where clocks keep within their bound.
-        let is_expiring = is_on() && is_on();
+        let is_expiring = suit.is_expiring.unwrap_or(is_on() && is_on());
         if is_expiring {
             faults.retain(|fault| *fault != Fault::ClockJump);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tombolo_causality::{Epoch, LogId, Seq, ShardId, VersionVector};
 use tombolo_codec::{Checkpoint, Position, Schema};
+use tombolo_mutants::{Mutant, is_planted};
 use tombolo_replica::{Durability, Options, Replica};
 use tombolo_wal::{
     DamageKind, Disk, GroupCommit, KnownEnd, Manifest, RecoveredLog, Store, WalError, WalSettings,
@@ -79,7 +80,8 @@ impl World {
         if self.nodes[node].life != life || self.nodes[node].is_up() {
             return Ok(());
         }
-        let epoch = Epoch(self.chance.wide());
+        let drawn = self.chance.wide();
+        let epoch = Epoch(if is_planted(Mutant::ReuseEpoch) { node as u128 + 1 } else { drawn });
         match self.recover_all(node, epoch) {
             Ok((recovered, threads)) => {
                 if self.nodes[node].disk.is_cut() {

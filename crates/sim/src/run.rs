@@ -1,5 +1,7 @@
 //! One seed from beginning to end: the faults, then the healing, then what must hold.
 
+use tombolo_mutants::Mutant;
+
 use crate::checks::Checked;
 use crate::queue::{MS, Micros, SECOND};
 use crate::rare::RareCounts;
@@ -16,13 +18,15 @@ pub struct Settings {
     pub seconds: u64,
     /// What the world lies about.
     pub sabotage: Sabotage,
+    /// A mutant to which the weather shall give its chance; whether it is planted is another matter.
+    pub suits: Option<Mutant>,
     /// Whether every event is printed.
     pub is_traced: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { seconds: 60, sabotage: Sabotage::None, is_traced: false }
+        Self { seconds: 60, sabotage: Sabotage::None, suits: None, is_traced: false }
     }
 }
 
@@ -49,7 +53,7 @@ pub struct Summary {
 ///
 /// Errors: which invariant broke, how, and when.
 pub fn run(seed: u64, settings: Settings) -> Result<Summary, String> {
-    let mut world = World::new(seed, settings.sabotage, settings.is_traced);
+    let mut world = World::new(seed, settings);
     let outcome = go(&mut world, settings);
     let now = world.queue.now();
     outcome.map_err(|why| format!("at {}.{:06} s: {why}", now / SECOND, now % SECOND))?;

@@ -7,6 +7,7 @@ use tombolo_codec::{
     Applied, Kind, Op, PayloadDigest, ReadValue, Reject, RejectCode, SessionPart, StampSource, Verb,
     request_digest,
 };
+use tombolo_mutants::{Mutant, is_planted};
 use tombolo_replica::{Input, Outcome, Ticket, WritePart};
 
 use crate::checks::Checked;
@@ -89,6 +90,7 @@ impl World {
             outstanding: 0,
             is_maybe: false,
             is_answered: false,
+            arrived_at: Vec::new(),
             sent: self.queue.now(),
         });
         self.clients.clients[client].open.push(request);
@@ -288,6 +290,11 @@ impl World {
             self.refuse_all(attempt, &busy);
             return Ok(());
         }
+        let place = (node, self.nodes[node].life);
+        let arrived_at = &mut self.clients.requests[request].arrived_at;
+        if !arrived_at.contains(&place) {
+            arrived_at.push(place);
+        }
         let part = |world: &Self, portion: &Portion| {
             let digest = if purpose == Purpose::Forged {
                 PayloadDigest([9; 16])
@@ -352,16 +359,16 @@ impl World {
         Ok(())
     }
 
-    /// The stamps of the registers that a portion writes with a stamp drawn here, as they stand now.
+    /// The stamps of the registers that a portion sets, as they stand now.
     fn stamps_before(&mut self, node: usize, portion: &Portion) -> Vec<Option<Stamp>> {
-        let is_drawn = |op: &Op| matches!(op.verb, Verb::Set { stamp: StampSource::Here(_), .. });
-        if !portion.ops.iter().any(is_drawn) {
+        let is_set = |op: &Op| matches!(op.verb, Verb::Set { .. });
+        if !portion.ops.iter().any(is_set) {
             return Vec::new();
         }
         let keys = portion.ops.iter().map(|op| op.key.clone()).collect();
         let values = self.read(node, portion.shard, keys);
         let stamp = |(op, value): (&Op, ReadValue)| match value {
-            ReadValue::Register { stamp, .. } if is_drawn(op) => Some(stamp),
+            ReadValue::Register { stamp, .. } if is_set(op) => Some(stamp),
             _ => None,
         };
         portion.ops.iter().zip(values).map(stamp).collect()
@@ -522,7 +529,8 @@ impl World {
         if purpose != Purpose::Honest || was_late {
             return;
         }
-        let is_yes = results.iter().all(|result| result.as_ref().is_ok_and(|outcome| !outcome.conditional));
+        let may_settle = |outcome: &Outcome| !outcome.conditional || is_planted(Mutant::MarkMovesOnAnyAnswer);
+        let is_yes = results.iter().all(|result| result.as_ref().is_ok_and(may_settle));
         let is_no =
             results.iter().all(|result| matches!(result, Err(reject) if reject.applied == Applied::No));
         let target = &mut self.clients.requests[request];

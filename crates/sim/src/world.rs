@@ -19,7 +19,9 @@ use crate::node::{Node, WallClock};
 use crate::plan::{Fault, Plan};
 use crate::queue::{MS, Micros, Queue};
 use crate::rare::{Rare, RareCounts};
+use crate::run::Settings;
 use crate::sabotage::{Forger, Sabotage};
+use crate::suit::Suit;
 use crate::truth::Truth;
 
 pub(crate) const CLUSTER: ClusterId = ClusterId(0x5eed);
@@ -79,11 +81,11 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, sabotage: Sabotage, is_traced: bool) -> Self {
+    pub(crate) fn new(seed: u64, Settings { sabotage, is_traced, suits, .. }: Settings) -> Self {
         let mut chance = Chance::new(seed);
         // Seeds that follow one another shall not begin alike.
         let mut chance = Chance::new(chance.next() ^ chance.next().rotate_left(17));
-        let plan = Plan::draw(&mut chance, sabotage);
+        let plan = Plan::draw(&mut chance, sabotage, &Suit::of(suits));
         let count = plan.nodes.len();
         let node = |(at, drawn): (usize, &crate::plan::NodePlan)| Node {
             id: region_of(at),

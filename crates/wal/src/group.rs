@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tombolo_causality::{LogId, Seq, ShardId};
 use tombolo_codec::Batch;
+use tombolo_mutants::{Mutant, is_planted};
 
 use crate::disk::Disk;
 use crate::error::WalError;
@@ -286,7 +287,9 @@ impl<D: Disk + Clone> GroupCommit<D> {
         let mut count = 0;
         let Some(journal) = &mut self.journal else { return Ok(0) };
         while let Some(log) = journal.next_owed(is_all) {
-            if let Some(store) = self.stores.get_mut(&log.shard) {
+            if let Some(store) = self.stores.get_mut(&log.shard)
+                && !is_planted(Mutant::JournalRecycledEarly)
+            {
                 store.settle(log)?;
             }
             journal.note_paid(log);

@@ -7,6 +7,7 @@
 use tombolo_causality::{ClusterId, LogId, RegionId, Seq, Time};
 use tombolo_codec::checkpoint::LogEnd;
 use tombolo_codec::{Batch, Digest};
+use tombolo_mutants::{Mutant, is_planted};
 
 use crate::disk::{Disk, DiskError, parent, remove_if_there};
 use crate::error::WalError;
@@ -269,7 +270,9 @@ impl<D: Disk> LogWriter<D> {
 
     /// Closes the log for writing (W5).
     pub(crate) fn poison(&mut self, reason: &str) {
-        self.poison.get_or_insert_with(|| reason.to_owned());
+        if !is_planted(Mutant::RetryFailedSync) {
+            self.poison.get_or_insert_with(|| reason.to_owned());
+        }
     }
 
     fn sync_tail(&mut self) -> Result<(), DiskError> {
@@ -286,7 +289,7 @@ impl<D: Disk> LogWriter<D> {
     /// Any failure but a full disk closes the log for writing: what the file holds is not known any more (W5).
     fn note(&mut self, error: DiskError) -> WalError {
         if !error.is_full() {
-            self.poison = Some(error.to_string());
+            self.poison(&error.to_string());
         }
         WalError::Disk(error)
     }

@@ -8,6 +8,7 @@
 
 use tombolo_causality::{ClusterId, LogId, Seq, Time};
 use tombolo_codec::Batch;
+use tombolo_mutants::{Mutant, is_planted};
 
 use crate::disk::{Disk, list_if_there};
 use crate::error::WalError;
@@ -294,6 +295,9 @@ impl Survey {
             };
             self.note(at, damage);
             is_in_run = false;
+            if is_planted(Mutant::CutAtFirstBadDigest) {
+                return Ok(());
+            }
             let Some((found_at, batch)) = scan.search(at + 1, cluster, log, self.next.seq.next()) else {
                 return Ok(());
             };
@@ -402,7 +406,7 @@ impl Survey {
 
     /// What the breaks mean. Behind the first that the checkpoint does not cover, everything is lost with it.
     pub(crate) fn damage(&self, settings: WalSettings) -> Vec<Damage> {
-        let mark = self.mark(settings);
+        let mark = if is_planted(Mutant::CutAtFirstBadDigest) { Seq::ZERO } else { self.mark(settings) };
         let mut all = Vec::new();
         for found in &self.breaks {
             let is_followed = found.resumed_at.is_some_and(|seq| seq > found.seq);

@@ -19,7 +19,7 @@ impl World {
     ) -> Checked {
         let Some(sent) = self.clients.attempts.get(&attempt) else { return Ok(()) };
         let (request, purpose, after) = (sent.request, sent.purpose, sent.after);
-        let is_near = sent.is_after_near;
+        let (is_near, is_retry) = (sent.is_after_near, sent.is_retry);
         let seen = sent.seen[at].clone();
         let portion = self.clients.requests[request].portions[at].clone();
         let session = self.clients.requests[request].session;
@@ -38,7 +38,7 @@ impl World {
             ));
         }
         if !outcome.replayed {
-            c4::check(&portion.ops, &seen, is_near.then_some(after), outcome)?;
+            c4::check(&portion.ops, &seen, (is_near.then_some(after), is_retry), outcome)?;
         }
         if self.nodes[node].is_relaxed {
             return Ok(());

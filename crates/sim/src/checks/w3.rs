@@ -8,6 +8,9 @@ use crate::checks::Checked;
 use crate::process::Recovered;
 use crate::world::{World, region_of};
 
+/// Bytes that rot between two starts. Each may make one durable batch at the very end of a log look torn, no more.
+const ROTTEN_BYTES_MAX: u64 = 2;
+
 impl World {
     pub(crate) fn check_w3(&mut self, node: usize, found: &Recovered, is_damaged: bool) -> Checked {
         let region = region_of(node);
@@ -23,6 +26,14 @@ impl World {
             if !is_damaged && end < held {
                 return Err(format!(
                     "W3: region {region} cut {:?} at {end}, durable through {held}",
+                    log.log
+                ));
+            }
+            let has_cut = log.damage.iter().any(|damage| damage.kind == DamageKind::Torn);
+            let is_rolled_back = self.nodes[node].is_rolled_back;
+            if has_cut && !is_rolled_back && held.0.saturating_sub(end.0) > ROTTEN_BYTES_MAX {
+                return Err(format!(
+                    "W3: region {region} cut {:?} at {end} for rot, durable through {held}",
                     log.log
                 ));
             }
