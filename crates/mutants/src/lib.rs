@@ -1,7 +1,7 @@
 //! Planted bugs: each breaks one rule of the product in one line, and a checker is shown to notice.
 //!
 //! The line that keeps a rule asks [`is_planted`] whether it shall break it. In every ordinary build the answer is the
-//! constant false, and the question costs nothing; only `--cfg tombolo_mutants` lets the simulator [`plant`] one. It is a
+//! constant false, and the question costs nothing; only `--cfg tombolo_mutants` lets the simulator plant one. It is a
 //! flag of the compiler and not a feature: features unite over a workspace, and one of these must never get into the
 //! product. Start at [`Mutant`]; `cargo run -p ci -- mutants` runs them all.
 
