@@ -26,6 +26,7 @@ impl Replica {
             self.apply_ready(name, now);
             return;
         }
+        let before = self.state.logs.end(name);
         let mut is_any = false;
         while let Some((batch, pending)) = self.writer.take_durable(through) {
             is_any = true;
@@ -42,7 +43,7 @@ impl Replica {
             self.absorb_applied(&batch);
         }
         if is_any {
-            self.applied(name, now);
+            self.applied(name, before, now);
             // A seal of its own may be what others waited for.
             self.release_blocked(now);
             self.check_whole(now);
@@ -135,6 +136,7 @@ impl Replica {
     }
 
     pub(crate) fn apply_log(&mut self, name: LogName, now: Now) -> bool {
+        let before = self.state.logs.end(name);
         let mut is_any = false;
         while !self.peers.is_paused(name.0) {
             let Some(batch) = self.intake.next(name).cloned() else { break };
@@ -159,7 +161,7 @@ impl Replica {
             }
         }
         if is_any {
-            self.applied(name, now);
+            self.applied(name, before, now);
             self.ask_again(name);
         }
         is_any
@@ -207,15 +209,12 @@ impl Replica {
             self.peers.sources.remove(&(seal.region, seal.epoch));
         }
         if is_any {
-            // A peer that holds the seal holds what it sealed: from here on this region can tell.
-            for region in self.options.members.clone() {
-                self.wake_barriers(region);
-            }
+            self.wake_sealed();
         }
     }
 
-    /// A log grew here: ack it, offer it, wake whoever waits for it.
-    pub(crate) fn applied(&mut self, name: LogName, now: Now) {
+    /// A log grew here from after `before` on: ack it, offer it, wake whoever waits for it.
+    pub(crate) fn applied(&mut self, name: LogName, before: Seq, now: Now) {
         let seq = self.state.logs.end(name);
         let log = log_id(self.options.shard, name);
         self.effects.push_back(Effect::Ack(Position { log, seq }));
@@ -223,7 +222,7 @@ impl Replica {
         for peer in peers {
             self.serve(peer, name);
         }
-        self.wake_readers(now);
-        self.wake_barriers(self.options.region);
+        self.wake_readers(name, before, seq, now);
+        self.wake_barriers(self.options.region, name, before, seq);
     }
 }

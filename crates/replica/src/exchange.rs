@@ -75,7 +75,7 @@ impl Replica {
         // Acks of this epoch may have come before: they hold as well.
         peer.applied.join(&applied);
         self.replan();
-        self.wake_barriers(region);
+        self.wake_all_barriers(region);
         self.ask_whole();
         self.check_whole(now);
     }
@@ -256,10 +256,12 @@ impl Replica {
         let own = self.writer.name();
         let mut is_ahead = false;
         let mut to_serve = Vec::new();
+        let mut grown = Vec::with_capacity(positions.len());
         {
             let Some(peer) = self.peers.on(from, link) else { return };
             for position in positions {
                 let name = (position.log.region, position.log.epoch);
+                grown.push((name, peer.applied.get(name.0, name.1), position.seq));
                 peer.applied.raise(name.0, name.1, position.seq);
                 if let Some(cursor) = peer.sending.get_mut(&name) {
                     cursor.acked(position.seq);
@@ -285,7 +287,9 @@ impl Replica {
         if let Some(slowest) = self.slowest_ack() {
             self.progress.acked(slowest);
         }
-        self.wake_barriers(from);
+        for (name, before, through) in grown {
+            self.wake_barriers(from, name, before, through);
+        }
     }
 
     /// How far every peer has applied this region's log.

@@ -168,8 +168,7 @@ impl Replica {
             Input::Write { ticket, part } => self.write(ticket, &part, now),
             Input::Read { ticket, tenant, keys, after } => {
                 let reader = Reader { tenant, keys, after };
-                self.waiters.readers.insert(ticket, reader);
-                self.wake_readers(now);
+                self.read(ticket, reader, now);
             }
             Input::Await { ticket, positions } => self.wait(ticket, positions),
             Input::Cancel { ticket } => self.waiters.cancel(ticket),
