@@ -4,6 +4,7 @@
 //! reports a rate without reading back that every accepted signal counts, once, in every region. A profile is a module
 //! with `measure`; what they share stands beside them.
 
+mod barrier;
 mod bed;
 mod heal;
 mod ingest;
@@ -43,6 +44,8 @@ enum Profile {
     Replicate(replicate::Arguments),
     /// One region cut off under load, and how soon all regions are level again
     Heal(heal::Arguments),
+    /// Callers that wait for the latest write to be everywhere, over and over
+    Barrier(barrier::Arguments),
 }
 
 /// One run.
@@ -58,6 +61,7 @@ impl Profile {
             Self::Ingest(arguments) => &arguments.regions,
             Self::Replicate(arguments) => &arguments.regions,
             Self::Heal(arguments) => &arguments.regions,
+            Self::Barrier(arguments) => &arguments.regions,
         }
     }
 
@@ -75,6 +79,7 @@ impl Profile {
             Self::Ingest(arguments) => Box::pin(ingest::measure(arguments, regions)).await,
             Self::Replicate(arguments) => Box::pin(replicate::measure(arguments, regions)).await,
             Self::Heal(arguments) => Box::pin(heal::measure(arguments, regions)).await,
+            Self::Barrier(arguments) => Box::pin(barrier::measure(arguments, regions)).await,
         }
     }
 
@@ -83,6 +88,7 @@ impl Profile {
             Self::Ingest(_) => ingest::summary(report),
             Self::Replicate(_) => replicate::summary(report),
             Self::Heal(_) => heal::summary(report),
+            Self::Barrier(_) => barrier::summary(report),
         }
     }
 }
@@ -144,7 +150,14 @@ fn human(profile: &Profile, report: &Report) -> String {
         let ms = |field: &str| format!("{:.2} ms", summary[field].as_f64().unwrap_or(0.0));
         latencies.row([name, ms("p50"), ms("p95"), ms("p99"), ms("max")]);
     };
-    for (name, title) in [("ack_ms", "answered"), ("visible_ms", "visible")] {
+    let rows = [
+        ("ack_ms", "answered"),
+        ("visible_ms", "visible"),
+        ("reached_ms", "in all regions"),
+        ("barrier_ms", "barrier"),
+        ("release_ms", "released"),
+    ];
+    for (name, title) in rows {
         if let Some(summary) = report.fields.get(name) {
             row(title.to_owned(), summary);
         }

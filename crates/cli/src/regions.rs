@@ -83,15 +83,44 @@ impl Regions {
     /// Connects to every region.
     pub(crate) async fn connect(&self) -> Result<Vec<Client>, CliError> {
         let mut clients = Vec::new();
-        for region in &self.config.regions {
-            let mut options = Options::new(self.authority_pem.clone(), region.listen.quic.to_string());
-            if let Some(token) = token(&self.config, region) {
-                options = options.token(token);
-            }
-            let client = Client::connect(options).await;
-            clients.push(client.map_err(|error| sdk_error(&region.name, &error))?);
+        for at in 0..self.config.regions.len() {
+            clients.push(self.connect_to(at).await?);
         }
         Ok(clients)
+    }
+
+    /// Connects to one region, by its place.
+    pub(crate) async fn connect_to(&self, at: usize) -> Result<Client, CliError> {
+        let region = &self.config.regions[at];
+        let mut options = Options::new(self.authority_pem.clone(), region.listen.quic.to_string());
+        if let Some(token) = token(&self.config, region) {
+            options = options.token(token);
+        }
+        let client = Client::connect(options).await;
+        client.map_err(|error| sdk_error(&region.name, &error))
+    }
+
+    /// Has a region stop, or go on, applying what another one writes.
+    pub(crate) async fn pause_apply(
+        &self,
+        region: &str,
+        peer: &str,
+        is_paused: bool,
+    ) -> Result<(), CliError> {
+        let config = self.config.regions.iter().find(|config| config.name == region);
+        let config = config.expect("the caller names a region of this cluster");
+        let endpoint = format!("http://{}", config.listen.http);
+        let token = Some(self.config.admin_token.expose().to_owned());
+        let client = client::Client::new(endpoint, Some(config.name.clone()), token, HTTP_TIMEOUT);
+        let path = if is_paused { "/v1/admin/pause-apply" } else { "/v1/admin/resume-apply" };
+        let body = serde_json::json!({ "peer": peer });
+        let asked = tokio::task::spawn_blocking(move || client.write::<serde_json::Value>(path, &body)).await;
+        asked.map_err(|error| CliError::new(Exit::Other, error.to_string()))?.map(drop)
+    }
+
+    /// How many callers wait at a region, by its place.
+    pub(crate) async fn waiters(&self, at: usize) -> Result<u64, CliError> {
+        Ok(self.doors.status(at).await?.waiters)
     }
 
     /// Their HTTP doors, for tasks that ask on their own.
@@ -161,6 +190,12 @@ impl Doors {
     /// `GET /v1/status` of each, in order.
     pub(crate) async fn statuses(&self) -> Result<Vec<client::Status>, CliError> {
         self.get_all("/v1/status").await
+    }
+
+    async fn status(&self, at: usize) -> Result<client::Status, CliError> {
+        let http = self.http[at].clone();
+        let call = tokio::task::spawn_blocking(move || http.get("/v1/status", &[]));
+        call.await.map_err(|error| CliError::new(Exit::Other, error.to_string()))?
     }
 
     async fn get_all<T: DeserializeOwned + Send + 'static>(

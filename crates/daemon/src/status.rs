@@ -99,6 +99,7 @@ pub(crate) async fn status(region: &Region) -> Status {
             .map(|id| shared.names.get(id).cloned().unwrap_or_else(|| id.to_string()))
             .collect(),
         sessions: reports.iter().map(|(_, report)| report.sessions_count as u64).sum(),
+        waiters: shared.waiters_count.load(std::sync::atomic::Ordering::Relaxed) as u64,
         findings,
     }
 }

@@ -101,6 +101,8 @@ pub struct Status {
     pub waiting_for: Vec<String>,
     /// Sessions held, added up over the shards: one that wrote to several shards counts in each of them.
     pub sessions: u64,
+    /// Callers that wait for a barrier or for a read after a token.
+    pub waiters: u64,
     /// What an operator should know.
     pub findings: Vec<Finding>,
 }

@@ -54,11 +54,6 @@ impl Waiters {
             self.reader_places.remove(ticket, &reader.after);
         }
     }
-
-    /// How many wait, for status.
-    pub(crate) fn count(&self) -> usize {
-        self.barriers.len() + self.readers.len()
-    }
 }
 
 impl Replica {

@@ -22,6 +22,7 @@ pub(crate) struct Status {
     pub(crate) whole: bool,
     pub(crate) waiting_for: Vec<String>,
     pub(crate) sessions: u64,
+    pub(crate) waiters: u64,
     pub(crate) findings: Vec<Finding>,
 }
 

@@ -303,6 +303,7 @@ impl Service for Table {
             whole: true,
             waiting_for: Vec::new(),
             sessions: 0,
+            waiters: 0,
             findings: Vec::new(),
         }
     }
