@@ -1,13 +1,11 @@
 //! What is left on disk after the last process, brought back into shards.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tombolo_causality::{LogId, ShardId};
 use tombolo_codec::Checkpoint;
 use tombolo_replica::{Notice, Options, Replica};
 use tombolo_wal::{
-    DamageKind, FileDisk, JournalDamage, KnownEnd, Store, WalError, WalSettings, read_checkpoint, redo,
+    DamageKind, FileDisk, JournalDamage, Store, WalError, WalSettings, known_ends, read_checkpoint, redo,
 };
 
 use crate::findings::Findings;
@@ -47,20 +45,6 @@ pub(crate) fn redo_journals(
         quarantined
     });
     Ok(quarantined.collect())
-}
-
-/// What a checkpoint says of the logs it stands for.
-fn known_ends(shard: ShardId, checkpoint: &Checkpoint) -> BTreeMap<LogId, KnownEnd> {
-    let standing = checkpoint.logs.iter().map(|end| {
-        let log = LogId { shard, region: end.region, epoch: end.epoch };
-        let digest = Some(end.digest);
-        (log, KnownEnd { seq: end.seq, digest, ops_total: end.ops_total, clock: end.clock })
-    });
-    let sealed = checkpoint.sealed.iter().map(|sealed| {
-        let log = LogId { shard, region: sealed.seal.region, epoch: sealed.seal.epoch };
-        (log, KnownEnd { seq: sealed.seal.end, digest: None, ops_total: 0, clock: checkpoint.clock })
-    });
-    sealed.chain(standing).collect()
 }
 
 /// Recovers one shard: the newest checkpoint that reads, then every batch behind it. Blocks.

@@ -1,5 +1,6 @@
 //! What a region finds on its disk: segments and checkpoints.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use tombolo_causality::{Seq, ShardId, Time};
@@ -57,9 +58,12 @@ fn a_segment_gives_only_what_was_written_and_recovers() {
         assert!(given.iter().map(Batch::bytes).eq(expected), "{} batches, {looked:?}", given.len());
 
         let mut recovered_count = 0;
-        let (_, recovered) =
-            recovery::recover_log(&disk, settings(), log, None, &mut |_| recovered_count += 1)
+        let (logs, known) = (BTreeSet::from([log]), BTreeMap::new());
+        let recovered =
+            recovery::recover_logs(&disk, settings(), &logs, &known, &mut |_| recovered_count += 1)
                 .expect("damage is no error");
+        let recovered = recovered.into_iter().map(|(_, found)| found).find(|found| found.log == log);
+        let recovered = recovered.expect("a log that was asked for is recovered");
         assert!(recovered_count >= given.len(), "{recovered:?}");
         let again = inspect::log(&disk, settings(), log, &mut |_| {}).expect("a disk in memory can be read");
         assert_eq!((again.end, again.damage), (recovered.end, Vec::new()), "{recovered:?}");

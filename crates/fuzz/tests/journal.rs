@@ -1,6 +1,6 @@
 //! The commit journal: what a region redoes before it reads its segments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use tombolo_causality::Seq;
@@ -64,7 +64,8 @@ fn redone(journals: [&[u8]; 2], segment: &[u8]) -> (Redone, Vec<Batch>) {
     let bytes = journals[0].len() + journals[1].len() + segment.len();
     let redone = within_allowance(bytes, || redo(&disk, settings())).expect("damage is no error");
     let mut batches = Vec::new();
-    recovery::recover_log(&disk, settings(), seeds::log(), None, &mut |batch| batches.push(batch))
+    let logs = BTreeSet::from([seeds::log()]);
+    recovery::recover_logs(&disk, settings(), &logs, &BTreeMap::new(), &mut |batch| batches.push(batch))
         .expect("damage is no error");
     (redone, batches)
 }

@@ -8,7 +8,7 @@ use tombolo_codec::{Checkpoint, Position, Schema};
 use tombolo_mutants::{Mutant, is_planted};
 use tombolo_replica::{Durability, Options, Replica};
 use tombolo_wal::{
-    DamageKind, Disk, GroupCommit, KnownEnd, Manifest, RecoveredLog, Store, WalError, WalSettings,
+    DamageKind, Disk, GroupCommit, Manifest, RecoveredLog, Store, WalError, WalSettings, known_ends,
     read_checkpoint, redo,
 };
 
@@ -36,19 +36,6 @@ pub(crate) struct Recovered {
     pub(crate) checkpoint: Option<Checkpoint>,
     pub(crate) damaged_checkpoints: usize,
     pub(crate) refused: Vec<String>,
-}
-
-/// What a checkpoint says of the logs it stands for.
-fn known_ends(shard: ShardId, checkpoint: &Checkpoint) -> BTreeMap<LogId, KnownEnd> {
-    let standing = checkpoint
-        .logs
-        .iter()
-        .map(|end| (LogId { shard, region: end.region, epoch: end.epoch }, KnownEnd::from(end)));
-    let sealed = checkpoint.sealed.iter().map(|sealed| {
-        let log = LogId { shard, region: sealed.seal.region, epoch: sealed.seal.epoch };
-        (log, KnownEnd { seq: sealed.seal.end, digest: None, ops_total: 0, clock: checkpoint.clock })
-    });
-    sealed.chain(standing).collect()
 }
 
 impl World {
@@ -415,6 +402,12 @@ impl World {
                 tombolo_wal::MemoryDisk::new(self.chance.next())
             }
         };
+        // What rot took and peers gave back may go again with this disk.
+        let truth = &self.truth;
+        let missing = &mut self.nodes[node].missing;
+        let missing_count = missing.len();
+        missing.retain(|&(log, seq)| truth.held(node, log) < seq);
+        (missing.len()..missing_count).for_each(|_| self.rare.count(Rare::QuarantineRepaired));
         self.rare.count(Rare::RolledBack);
         self.trace(|| format!("region {}: an older disk", region_of(node)));
         self.nodes[node].disk = CutDisk::new(disk);

@@ -36,7 +36,7 @@ pub struct InspectedLog {
     pub end: KnownEnd,
     /// Its files, ascending.
     pub segments: Vec<InspectedSegment>,
-    /// What recovery would find, were there no checkpoint.
+    /// What recovery would find, were there no checkpoint and no other log that seals this one.
     pub damage: Vec<Damage>,
 }
 

@@ -43,7 +43,7 @@ pub use error::WalError;
 pub use file_disk::FileDisk;
 pub use group::{CommitEvent, GroupCommit, SyncedGroup};
 pub use index::LogIndex;
-pub use log::{KnownEnd, LogWriter, WalSettings};
+pub use log::{KnownEnd, LogWriter, WalSettings, known_ends};
 pub use manifest::{FoundManifest, Manifest};
 pub use memory_disk::MemoryDisk;
 pub use recovery::{Damage, DamageKind, DamageReason, RecoveredLog};

@@ -4,9 +4,11 @@
 //! from a full disk (W6). Start at [`LogWriter::append`] and [`LogWriter::sync`]; [`crate::recovery`] makes a writer of
 //! what is on disk.
 
-use tombolo_causality::{ClusterId, LogId, RegionId, Seq, Time};
+use std::collections::BTreeMap;
+
+use tombolo_causality::{ClusterId, LogId, RegionId, Seq, ShardId, Time};
 use tombolo_codec::checkpoint::LogEnd;
-use tombolo_codec::{Batch, Digest};
+use tombolo_codec::{Batch, Checkpoint, Digest};
 use tombolo_mutants::{Mutant, is_planted};
 
 use crate::disk::{Disk, DiskError, parent, remove_if_there};
@@ -73,6 +75,20 @@ impl From<&LogEnd> for KnownEnd {
     fn from(end: &LogEnd) -> Self {
         Self { seq: end.seq, digest: Some(end.digest), ops_total: end.ops_total, clock: end.clock }
     }
+}
+
+/// What a shard's checkpoint says of the logs it stands for, those that were taken over included.
+#[must_use]
+pub fn known_ends(shard: ShardId, checkpoint: &Checkpoint) -> BTreeMap<LogId, KnownEnd> {
+    let standing = checkpoint
+        .logs
+        .iter()
+        .map(|end| (LogId { shard, region: end.region, epoch: end.epoch }, KnownEnd::from(end)));
+    let sealed = checkpoint.sealed.iter().map(|sealed| {
+        let log = LogId { shard, region: sealed.seal.region, epoch: sealed.seal.epoch };
+        (log, KnownEnd { seq: sealed.seal.end, digest: None, ops_total: 0, clock: checkpoint.clock })
+    });
+    sealed.chain(standing).collect()
 }
 
 /// The writer of one log.

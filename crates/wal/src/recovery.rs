@@ -1,10 +1,14 @@
 //! Recovery of one log: what of it is whole, what a power cut tore, what rotted.
 //!
 //! Damage is cut only where it lies after the last durable mark and no valid batch follows it (W3). The marks are: the
-//! checkpoint; the name of the last segment, which was created only after everything before it was synced; and, in
-//! logs of the own region, the durable-through of every batch that verifies. Everything else is quarantined and
-//! reported, never removed. Start at [`recover_log`]; the look at the files, which changes nothing, is `Survey`;
-//! what is then done to them is in `repair.rs`.
+//! checkpoint; the name of the last segment, which was created only after everything before it was synced; in logs of
+//! the own region, the durable-through of every batch that verifies; and every seal in another log of the shard, as a
+//! batch is taken in only once what it seals is durable here. Everything else is quarantined and reported, never
+//! removed. Start at [`recover_logs`]; the look at the files, which changes nothing, is `Survey`; what is then done to
+//! them is in `repair.rs`.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tombolo_causality::{ClusterId, LogId, Seq, Time};
 use tombolo_codec::Batch;
@@ -60,6 +64,9 @@ pub enum DamageReason {
     /// There is no such segment.
     #[error("the segments before it are missing")]
     Missing,
+    /// Nothing is damaged, but another log took this one over at a later end.
+    #[error("it ends before {0}, where another log took it over")]
+    EndsBeforeSeal(Seq),
 }
 
 impl DamageReason {
@@ -107,24 +114,50 @@ pub struct RecoveredLog {
     pub damage: Vec<Damage>,
 }
 
-/// Recovers one log: hands the batches after `known` over in order, repairs what a crash left, and gives a writer that
-/// goes on behind them.
+/// Recovers logs of one shard, and those that they seal: hands the batches after `known` over, log by log in order,
+/// repairs what a crash left, and gives writers that go on behind them.
 ///
 /// Everything it reports is durable: an earlier process may have died before its sync, or because of a failed one,
 /// which leaves pages in memory that look clean and are not on the disk; so what no mark covers is written again and
 /// synced.
 ///
 /// Errors: [`WalError::WrongCluster`], or the disk's. Damage is not an error; see [`RecoveredLog::damage`].
-pub fn recover_log<D: Disk + Clone>(
+pub fn recover_logs<D: Disk + Clone>(
     disk: &D,
     settings: WalSettings,
-    log: LogId,
-    known: Option<KnownEnd>,
+    logs: &BTreeSet<LogId>,
+    known: &BTreeMap<LogId, KnownEnd>,
     each: &mut dyn FnMut(Batch),
+) -> Result<Vec<(LogWriter<D>, RecoveredLog)>, WalError> {
+    let mut survey = |log| {
+        repair::finish(disk, log)?;
+        let known = known.get(&log).copied().unwrap_or(KnownEnd::START);
+        Survey::run(disk, settings.cluster, log, known, each)
+    };
+    let mut surveys = BTreeMap::new();
+    for &log in logs {
+        surveys.insert(log, survey(log)?);
+    }
+    // Nothing is repaired before all logs were looked at: what looks torn may be sealed.
+    let sealed: Vec<(LogId, Seq)> = surveys.values().flat_map(|survey| survey.sealed.clone()).collect();
+    for (log, end) in sealed {
+        let sealed = match surveys.entry(log) {
+            Entry::Occupied(found) => found.into_mut(),
+            Entry::Vacant(missing) => missing.insert(survey(log)?),
+        };
+        sealed.sealed_at = end.max(sealed.sealed_at);
+    }
+    surveys.into_values().map(|survey| finish(disk, settings, survey)).collect()
+}
+
+/// Repairs a log that was looked at.
+fn finish<D: Disk + Clone>(
+    disk: &D,
+    settings: WalSettings,
+    mut survey: Survey,
 ) -> Result<(LogWriter<D>, RecoveredLog), WalError> {
-    let known = known.unwrap_or(KnownEnd::START);
-    repair::finish(disk, log)?;
-    let mut survey = Survey::run(disk, settings.cluster, log, known, each)?;
+    let (log, known) = (survey.log, survey.known);
+    survey.note_seal();
     let mut damage = survey.damage(settings);
     if !damage.is_empty() {
         repair::run(disk, settings, log, &survey, &mut damage)?;
@@ -198,6 +231,10 @@ pub(crate) struct Survey {
     is_usable: bool,
     last_seen: Seq,
     marked: Seq,
+    /// Logs that its batches behind the checkpoint took over, with their ends. What the checkpoint covers, it knows.
+    sealed: Vec<(LogId, Seq)>,
+    /// Where another log took this one over, if one did.
+    sealed_at: Seq,
 }
 
 impl Survey {
@@ -222,6 +259,8 @@ impl Survey {
             is_usable: true,
             last_seen: Seq::ZERO,
             marked: Seq::ZERO,
+            sealed: Vec::new(),
+            sealed_at: Seq::ZERO,
         };
         let names = list_if_there(disk, &log_dir(log))?;
         let mut firsts: Vec<Seq> = names.iter().filter_map(|name| parse_segment_name(name)).collect();
@@ -382,6 +421,12 @@ impl Survey {
         }
         self.last_seen = self.last_seen.max(header.seq);
         self.marked = self.marked.max(header.durable_through);
+        if header.seq > self.known.seq {
+            let shard = self.log.shard;
+            let sealed =
+                batch.seals().map(|it| (LogId { shard, region: it.region, epoch: it.epoch }, it.end));
+            self.sealed.extend(sealed);
+        }
         self.next = KnownEnd::after(&batch);
         if is_usable && header.seq >= self.end.seq {
             self.end = self.next;
@@ -401,7 +446,19 @@ impl Survey {
         let last_segment = self.segments.last().map_or(Seq::ZERO, |segment| Seq(segment.first.0 - 1));
         // A peer's durable-through speaks of the peer's disk.
         let own = if self.log.region == settings.region { self.marked } else { Seq::ZERO };
-        self.known.seq.max(last_segment).max(own)
+        self.known.seq.max(last_segment).max(own).max(self.sealed_at)
+    }
+
+    /// Notes the break of a log that ends, undamaged, before the end at which another took it over: there is no file
+    /// to blame it on.
+    fn note_seal(&mut self) {
+        let is_broken = self.breaks.last().is_some_and(|last| last.resumed_at.is_none());
+        let end = self.next.seq.max(self.known.seq);
+        if end < self.sealed_at && !is_broken {
+            let reason = DamageReason::EndsBeforeSeal(self.sealed_at);
+            let (segment, seq) = (self.segments.len(), end.next());
+            self.breaks.push(Break { segment, offset: 0, seq, reason, resumed_at: None, is_covered: false });
+        }
     }
 
     /// What the breaks mean. Behind the first that the checkpoint does not cover, everything is lost with it.
@@ -442,7 +499,8 @@ impl Survey {
     }
 
     pub(crate) fn path_of(&self, found: &Break) -> String {
-        segment_path(self.log, self.segments[found.segment].first)
+        let segment = self.segments.get(found.segment);
+        segment.map_or_else(|| log_dir(self.log), |segment| segment_path(self.log, segment.first))
     }
 
     fn index(&self) -> LogIndex {

@@ -13,7 +13,7 @@ use crate::error::WalError;
 use crate::index::LogIndex;
 use crate::log::{KnownEnd, LogWriter, WalSettings};
 use crate::quarantine;
-use crate::recovery::{RecoveredLog, recover_log};
+use crate::recovery::{RecoveredLog, recover_logs};
 use crate::repair;
 use crate::segment::{log_dir, parse_log_name, shard_dir};
 
@@ -53,10 +53,8 @@ impl<D: Disk + Clone> Store<D> {
         let mut store =
             Self { disk, settings, shard, logs: BTreeMap::new(), dirty: BTreeSet::new(), poison: None };
         let mut recovered = Vec::new();
-        for log in logs {
-            let known = known.get(&log).copied();
-            let (writer, found) = recover_log(&store.disk, settings, log, known, each)?;
-            store.logs.insert(log, writer);
+        for (writer, found) in recover_logs(&store.disk, settings, &logs, known, each)? {
+            store.logs.insert(found.log, writer);
             recovered.push(found);
         }
         Ok((store, recovered))

@@ -2,6 +2,7 @@
 
 use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, ShardId, TenantId, Time};
 use tombolo_codec::batch::Place;
+use tombolo_codec::records::Seal;
 use tombolo_codec::{Batch, CellName, Kind, RecordsBuilder};
 
 use crate::log::{KnownEnd, WalSettings};
@@ -49,6 +50,17 @@ impl Pen {
         for key in key.chunks(512) {
             records.add(CellName { tenant: TenantId::DEFAULT, kind: Kind::Counter, key }, None, 1);
         }
+        self.close(&records)
+    }
+
+    /// A batch by which this log takes over another one that ended at `end`.
+    pub(crate) fn seal(&mut self, log: LogId, end: Seq) -> Batch {
+        let mut records = RecordsBuilder::new();
+        records.seal(Seal { region: log.region, epoch: log.epoch, end });
+        self.close(&records)
+    }
+
+    fn close(&mut self, records: &RecordsBuilder) -> Batch {
         let place = Place {
             cluster: self.cluster,
             log: self.log,
@@ -58,7 +70,7 @@ impl Pen {
             durable_through: self.durable,
             previous: self.end.digest.unwrap(),
         };
-        let batch = Batch::close(place, &records);
+        let batch = Batch::close(place, records);
         self.end = KnownEnd::after(&batch);
         batch
     }

@@ -128,8 +128,9 @@ fn set(value: &str) -> WriteRequest {
     WriteRequest { ops: vec![Op { key: "k".into(), verb }], ..WriteRequest::default() }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn batches_that_rotted_and_that_no_region_holds_are_called_lost() {
+/// Damages the batch of one of five writes between two starts, with so many quiet lives after that of the writes. What
+/// the findings `rot` and `data_loss` say then.
+async fn rotten(write: usize, quiet_lives: usize) -> (String, String) {
     let dir = cluster(&["a"]);
     let daemon = start(dir.path(), "a").await;
     let caller = Caller { tenant: TenantId::DEFAULT, is_admin: false };
@@ -137,14 +138,17 @@ async fn batches_that_rotted_and_that_no_region_holds_are_called_lost() {
         daemon.region.write(caller, set(&format!("the value of write {n}"))).await.unwrap();
     }
     stopped(daemon).await.unwrap();
+    for _ in 0..quiet_lives {
+        stopped(start(dir.path(), "a").await).await.unwrap();
+    }
 
-    let marker = b"the value of write 2";
+    let marker = format!("the value of write {write}");
     let (path, mut bytes, at) = files(&dir.path().join("data"))
         .into_iter()
         .filter(|path| path.extension().is_some_and(|extension| extension == "seg"))
         .find_map(|path| {
             let bytes = fs::read(&path).unwrap();
-            let at = bytes.windows(marker.len()).position(|window| window == marker)?;
+            let at = bytes.windows(marker.len()).position(|window| window == marker.as_bytes())?;
             Some((path, bytes, at))
         })
         .expect("the write is in a segment");
@@ -165,8 +169,21 @@ async fn batches_that_rotted_and_that_no_region_holds_are_called_lost() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let (rot, loss) = timeout(PATIENCE, found).await.unwrap();
+    let texts = timeout(PATIENCE, found).await.unwrap();
+    stopped(daemon).await.unwrap();
+    texts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_that_rotted_and_that_no_region_holds_are_called_lost() {
+    let (rot, loss) = rotten(2, 0).await;
     assert!(rot.contains("there is no other region to ask"), "{rot}");
     assert!(loss.contains("log a/") && loss.contains("no region holds batches 3 to 5"), "{loss}");
-    stopped(daemon).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_batch_of_a_log_is_called_lost_where_the_next_life_sealed_it() {
+    let (rot, loss) = rotten(4, 1).await;
+    assert!(rot.contains("batches 5 to 5"), "{rot}");
+    assert!(loss.contains("no region holds batches 5 to 5"), "{loss}");
 }

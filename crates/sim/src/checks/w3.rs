@@ -1,8 +1,8 @@
 //! W3: damage is cut only after the last durable mark; elsewhere it is quarantined and reported. W4: what recovery hands
 //! over stands in its place, so no log ends where nothing was written, nor lacks what a sync covered.
 
-use tombolo_causality::Seq;
-use tombolo_wal::DamageKind;
+use tombolo_causality::{LogId, Seq};
+use tombolo_wal::{DamageKind, DamageReason};
 
 use crate::checks::Checked;
 use crate::process::Recovered;
@@ -38,15 +38,18 @@ impl World {
                 ));
             }
             for damage in log.damage.iter().filter(|damage| damage.kind != DamageKind::Torn) {
-                if damage.kind == DamageKind::Rot && !is_damaged {
+                // What an earlier process has missed since may be still to come, or torn as it came.
+                let is_open = |&(lost, last): &(LogId, Seq)| lost == log.log && held < last;
+                let is_known = self.nodes[node].missing.iter().any(is_open);
+                let is_gap = matches!(damage.reason, DamageReason::EndsBeforeSeal(_));
+                if damage.kind == DamageKind::Rot && !is_damaged && !is_known {
                     return Err(format!("W3: region {region} found rot where none is: {damage:?}"));
                 }
-                if damage.lost.is_some() && damage.quarantined.is_none() && !damage.is_covered {
+                if damage.lost.is_some() && damage.quarantined.is_none() && !damage.is_covered && !is_gap {
                     return Err(format!("W3: region {region} set nothing aside: {damage:?}"));
                 }
-                if let Some((_, last)) =
-                    damage.lost.filter(|_| !damage.is_covered && damage.kind == DamageKind::Rot)
-                {
+                let is_gone = !damage.is_covered && damage.kind == DamageKind::Rot && !is_known;
+                if let Some((_, last)) = damage.lost.filter(|_| is_gone) {
                     self.nodes[node].missing.push((log.log, last.min(held)));
                 }
             }

@@ -296,6 +296,79 @@ fn a_followers_unsynced_group_is_suspect_not_rot() {
     assert_eq!(damage(&recovered), [(DamageKind::Suspect, Some((2, 4)), false)]);
 }
 
+/// Two batches of a log of region 2, and one of region 3 that takes that over at its second.
+fn sealed() -> (Disk, Vec<Batch>, Batch) {
+    let (disk, _, batches) = written(log_of(2), 2);
+    let seal = Pen::new(log_of(3)).seal(log_of(2), Seq(2));
+    let (mut store, ..) = open(&disk);
+    store.append(&seal).unwrap();
+    store.sync_dirty();
+    (disk, batches, seal)
+}
+
+#[test]
+fn the_last_batch_of_a_followed_log_is_rot_too_when_another_log_seals_it() {
+    let (disk, batches, seal) = sealed();
+    rot(&disk, &batches[1]);
+    let (_, read, recovered) = open(&disk);
+    assert_eq!(read.len(), 2);
+    assert_eq!(damage(&recovered), [(DamageKind::Rot, Some((2, 2)), false)]);
+    let kept = recovered[0].damage[0].quarantined.clone().unwrap();
+    assert!(disk.files().iter().any(|(path, _)| *path == kept));
+
+    // Sabotage: the same rot where the seal is unreadable too.
+    let (disk, batches, _) = sealed();
+    rot(&disk, &batches[1]);
+    disk.rot(&place(&disk, &seal).0, SEGMENT_HEADER_BYTES as u64 + 200).unwrap();
+    assert_eq!(damage(&open(&disk).2), [(DamageKind::Torn, None, true); 2]);
+}
+
+#[test]
+fn a_sealed_log_misses_its_end_until_a_peer_gives_it_back() {
+    let (disk, batches, _) = sealed();
+    rot(&disk, &batches[1]);
+    open(&disk);
+    for _ in 0..2 {
+        let (_, _, recovered) = open(&disk);
+        assert_eq!(damage(&recovered), [(DamageKind::Rot, Some((2, 2)), false)]);
+        let found = &recovered[0].damage[0];
+        assert_eq!(
+            (&found.reason, &found.quarantined, &found.path),
+            (&DamageReason::EndsBeforeSeal(Seq(2)), &None, &log_dir(log_of(2)))
+        );
+    }
+    let (mut store, ..) = open(&disk);
+    store.append(&batches[1]).unwrap();
+    store.sync_dirty();
+    let (_, read, recovered) = open(&disk);
+    assert_eq!((read.len(), damage(&recovered)), (3, vec![]));
+}
+
+#[test]
+fn a_sealed_log_that_is_gone_altogether_is_named_and_can_be_fetched() {
+    let (disk, batches, _) = sealed();
+    crate::Disk::remove(&*disk, &place(&disk, &batches[0]).0).unwrap();
+    crate::Disk::remove_dir(&*disk, &log_dir(log_of(2))).unwrap();
+    let (mut store, read, recovered) = open(&disk);
+    assert_eq!(read.len(), 1);
+    assert_eq!(recovered.iter().map(|found| found.log).collect::<Vec<_>>(), [log_of(2), log_of(3)]);
+    assert_eq!(damage(&recovered), [(DamageKind::Rot, Some((1, 2)), false)]);
+    for batch in &batches {
+        store.append(batch).unwrap();
+    }
+    store.sync_dirty();
+    assert_eq!(damage(&open(&disk).2), []);
+}
+
+#[test]
+fn a_checkpoint_behind_the_seal_knows_better() {
+    let (disk, batches, seal) = sealed();
+    crate::Disk::remove(&*disk, &place(&disk, &batches[0]).0).unwrap();
+    let known = KnownEnd::after(&seal);
+    let (_, read, recovered) = open_known(&disk, log_of(3), Some(known));
+    assert_eq!((read.len(), damage(&recovered)), (0, vec![]));
+}
+
 #[test]
 fn a_hole_that_the_checkpoint_covers_costs_only_the_hole() {
     let (disk, mut pen, batches) = written(log_of(1), 20);
