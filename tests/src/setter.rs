@@ -1,5 +1,5 @@
 //! [`Setter`]: a client that writes registers with stamps of its own through any storm; every copy of a set carries the
-//! stamp of the first.
+//! stamp of the first. Now and then an answer is lost on its way, whatever it was.
 //!
 //! Uses no session: the fixed stamp alone makes a set that is sent again the same record. The greatest stamp must win.
 
@@ -20,6 +20,8 @@ const KEYS: usize = 7;
 const PACE: Duration = Duration::from_millis(10);
 /// Sets without an answer, above which only these are sent.
 const OPEN_MAX: usize = 40;
+/// Answers lost on their way.
+const LOST_PERCENT: usize = 4;
 /// Refusals that pass by themselves.
 const PASSING: [&str; 3] = ["busy", "shutting_down", "timed_out"];
 
@@ -124,11 +126,16 @@ impl Setter {
             calls.push(((at + 1) % REGIONS.len(), true));
         }
         let (caller, sent) = (&self.caller, &set);
-        let said: Vec<Said> = std::thread::scope(|scope| {
+        let mut said: Vec<Said> = std::thread::scope(|scope| {
             let call = |&(at, is_retry)| scope.spawn(move || caller.write(at, &sent.body(is_retry), None));
             let calls: Vec<_> = calls.iter().map(call).collect();
             calls.into_iter().map(|call| call.join().expect("a call ends in a value")).collect()
         });
+        for said in said.iter_mut().filter(|said| **said != Said::Unsent) {
+            if self.chance.percent(LOST_PERCENT) {
+                *said = Said::Nothing(format!("lost: {said}"));
+            }
+        }
         let (mut is_acked, mut is_refused) = (false, !is_retry);
         for ((at, is_retry), said) in calls.iter().zip(&said) {
             let again = if *is_retry { ", again" } else { "" };

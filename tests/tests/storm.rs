@@ -72,12 +72,10 @@ fn after_a_storm_of_kills_every_acked_op_counts_once_in_every_region_and_the_gre
     for setter in &setters {
         assert_eq!(setter.wrong, Vec::<String>::new());
         assert_eq!(setter.unanswered(), Vec::<String>::new(), "sets without an answer");
-        assert!(setter.acked_count > 50, "{} sets were acked", setter.acked_count);
+        assert!(setter.acked_count > 50 && setter.lost_count > 0, "{} sets were acked", setter.acked_count);
         oracle.merge(setter.oracle.clone());
     }
-    // Whether one writer of few meets a kill is chance; that none of all did would be no storm.
-    let lost_count: usize = setters.iter().map(|setter| setter.lost_count).sum();
-    assert!(kills_count > 10, "{kills_count} kills, {lost_count} sets without an answer at first");
+    assert!(kills_count > 10, "{kills_count} kills are no storm");
     assert_eq!(differences(&caller, &oracle), Vec::<String>::new());
     tell(&format!(
         "storm of {} s: {kills_count} kills; {}; {} sets; calm {} ms after",
