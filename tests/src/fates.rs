@@ -1,9 +1,7 @@
-//! Ops whose fate can be read off one by one: op k of a key adds 4^k, so that digit k of the value in base 4 says
-//! whether it counts never, once, twice or three times.
+//! Ops whose fate can be read off one by one, by their digits: see [`crate::digits`].
 //!
 //! Start with [`Fates::drive`], end with [`Fates::check`].
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,10 +9,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tombolo_sdk::{Client, Session};
 
+use crate::digits::{self, OPS_PER_KEY};
 use crate::values;
 
-/// Ops of one key: even if each counted three times, their sum would fit into i64.
-const OPS_PER_KEY: usize = 31;
 /// Time between two ops.
 const EVERY: Duration = Duration::from_millis(3);
 /// Ops that wait for their answers.
@@ -48,13 +45,7 @@ impl Fates {
     /// The key of an op.
     #[must_use]
     pub fn key(&self, op: usize) -> String {
-        format!("fate:{}:{}", self.name, op / OPS_PER_KEY)
-    }
-
-    /// What an op adds.
-    #[must_use]
-    pub const fn delta(op: usize) -> i64 {
-        1 << (2 * (op % OPS_PER_KEY))
+        digits::key(&self.name, op)
     }
 
     /// How many ops there are.
@@ -85,7 +76,7 @@ impl Fates {
             self.answers().push(Answer::Awaited);
             let (counter, fates) = (session.counter(self.key(op)), self.clone());
             calls.spawn(async move {
-                let answer = match counter.incr(Self::delta(op)).await {
+                let answer = match counter.incr(digits::delta(op)).await {
                     Ok(written) => Answer::Acked {
                         at: Instant::now(),
                         is_replayed: written.replayed,
@@ -170,7 +161,8 @@ impl Fates {
         let count = self.len();
         let keys: Vec<String> = (0..count).step_by(OPS_PER_KEY).map(|op| self.key(op)).collect();
         let values = values::read(client, &keys).await;
-        (0..count).map(|op| digit(&values, &self.key(op), op % OPS_PER_KEY)).collect()
+        let value = |op| values[&self.key(op)].as_deref().unwrap_or("0").parse::<i128>();
+        (0..count).map(|op| digits::digit(value(op).expect("a sum of positive numbers"), op)).collect()
     }
 
     /// What is wrong in a region: an acked op that does not count once, or one that counts more than once.
@@ -190,27 +182,5 @@ impl Fates {
             })
         };
         counts.into_iter().enumerate().filter_map(wrong).collect()
-    }
-}
-
-fn digit(values: &BTreeMap<String, Option<String>>, key: &str, place: usize) -> u8 {
-    let value = values[key].as_deref().unwrap_or("0").parse::<u128>().expect("a sum of positive numbers");
-    (value >> (2 * place) & 3) as u8
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_digits_say_how_often_each_op_counts() {
-        let counted = [0_u8, 1, 2, 3, 1];
-        let sum: i64 =
-            counted.iter().enumerate().map(|(op, times)| i64::from(*times) * Fates::delta(op)).sum();
-        let values = BTreeMap::from([("k".to_owned(), Some(sum.to_string()))]);
-        let read: Vec<u8> = (0..counted.len()).map(|place| digit(&values, "k", place)).collect();
-        assert_eq!(read, counted);
-        let most = (0..OPS_PER_KEY).map(|op| i128::from(Fates::delta(op)) * 3).sum::<i128>();
-        assert!(most <= i128::from(i64::MAX));
     }
 }

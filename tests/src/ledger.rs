@@ -1,7 +1,7 @@
 //! [`Ledger`]: the numbered ops of one client, what was said to each, attempt by attempt, and so what each must count.
 //!
-//! Op k of a key adds 4^k, so that digit k of the value in base 4 says how often it counts. Sends nothing: see
-//! [`crate::writer`]. Ends with [`Ledger::verdict`].
+//! How often each counts is read off its digit: see [`crate::digits`]. Sends nothing: see [`crate::writer`]. Ends with
+//! [`Ledger::verdict`].
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,9 +9,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::caller::Said;
-
-/// Ops of one key: even if each counted three times, their sum would be within i64.
-pub const OPS_PER_KEY: usize = 31;
+use crate::digits::{self, OPS_PER_KEY};
 
 /// How many of an op's first and last attempts its history shows.
 const SHOWN_MAX: usize = 12;
@@ -150,13 +148,7 @@ impl Ledger {
     /// The key of an op.
     #[must_use]
     pub fn key(&self, op: usize) -> String {
-        format!("fate:{}:{}", self.name, op / OPS_PER_KEY)
-    }
-
-    /// What an op adds to its key.
-    #[must_use]
-    pub const fn delta(op: usize) -> i64 {
-        1 << (2 * (op % OPS_PER_KEY))
+        digits::key(&self.name, op)
     }
 
     /// The plain counter.
@@ -187,7 +179,7 @@ impl Ledger {
     /// The body of `POST /v1/ops`.
     #[must_use]
     pub fn body(&self, op: usize, is_retry: bool) -> Value {
-        let mut ops = vec![json!({"op": "add", "key": self.key(op), "delta": Self::delta(op).to_string()})];
+        let mut ops = vec![json!({"op": "add", "key": self.key(op), "delta": digits::delta(op).to_string()})];
         if self.ops[op].is_paired {
             ops.push(json!({"op": "add", "key": self.sum_key(), "delta": "1"}));
         }
@@ -291,8 +283,8 @@ impl Ledger {
 
     fn judge(&self, at: usize, values: &Values) -> Option<String> {
         let (op, key) = (&self.ops[at], self.key(at));
-        let digit = |held| number(held, &key) >> (2 * (at % OPS_PER_KEY)) & 3;
-        let counts: Vec<i128> = values.values().map(digit).collect();
+        let digit = |held| digits::digit(number(held, &key), at);
+        let counts: Vec<u8> = values.values().map(digit).collect();
         let is_right = match (op.is_acked(), op.is_refused()) {
             (true, _) => counts.iter().all(|count| *count == 1),
             (_, true) => counts.iter().all(|count| *count == 0),

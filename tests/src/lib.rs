@@ -7,6 +7,7 @@ pub mod bed;
 pub mod bulk;
 pub mod caller;
 pub mod chance;
+pub mod digits;
 pub mod disks;
 pub mod fates;
 pub mod ledger;

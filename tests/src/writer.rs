@@ -1,8 +1,9 @@
 //! [`Writer`]: a client that gets every op answered through any storm: by HTTP and by RESP, at its session's home and
 //! elsewhere, again and again, now and then twice at once.
 //!
-//! Now and then an answer is lost on its way, whatever it was. It keeps the rules of clients: an op of unknown fate keeps its number, and the mark passes only what the authority
-//! answered. What regions may not say to such a client it lists in [`Writer::wrong`].
+//! Now and then an answer is lost on its way, whatever it was. It keeps the rules of clients: an op of unknown fate
+//! keeps its number, and the mark passes only what the authority answered. What regions may not say to such a client it
+//! lists in [`Writer::wrong`].
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +11,8 @@ use std::time::{Duration, Instant};
 use crate::bed::REGIONS;
 use crate::caller::{Caller, Said};
 use crate::chance::Chance;
-use crate::ledger::{Ledger, OPS_PER_KEY};
+use crate::digits::{self, OPS_PER_KEY};
+use crate::ledger::Ledger;
 
 /// Between two rounds of a writer.
 const PACE: Duration = Duration::from_millis(4);
@@ -170,7 +172,7 @@ impl Writer {
                 Door::Resp => {
                     let session = &ledger.session_of(op).id;
                     let (key, number) = (ledger.key(op), ledger.number(op));
-                    caller.incrby_once(region, &key, Ledger::delta(op), session, number)
+                    caller.incrby_once(region, &key, digits::delta(op), session, number)
                 }
             }
         };

@@ -14,7 +14,7 @@ use tombolo_sdk::{Client, Options, Scope};
 use tombolo_testbed::percentiles::Latencies;
 use tombolo_tests::bed::{Bed, REGIONS};
 use tombolo_tests::fates::Fates;
-use tombolo_tests::{tell, within};
+use tombolo_tests::{digits, tell, within};
 
 /// Longest time without an ack that a writer may see when its region dies.
 const GAP_MAX: Duration = Duration::from_secs(2);
@@ -140,7 +140,7 @@ async fn sabotage(bed: &mut Bed, all_fates: Vec<Fates>) {
     let again = fates.conditional()[0];
     let client = bed.client(REGIONS[0]).await;
     let session = client.session().await.unwrap();
-    let written = session.counter(fates.key(again)).incr(Fates::delta(again)).await.unwrap();
+    let written = session.counter(fates.key(again)).incr(digits::delta(again)).await.unwrap();
     let awaited = client.wait(&written.token, Scope::All, Duration::from_secs(15)).await.unwrap();
     assert!(awaited.reached);
     let red = wrong(bed, &all_fates).await;

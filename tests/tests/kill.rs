@@ -10,7 +10,7 @@ use tombolo_testbed::oracle::Oracle;
 use tombolo_tests::bed::{Bed, REGIONS};
 use tombolo_tests::bulk::Bulk;
 use tombolo_tests::fates::Fates;
-use tombolo_tests::{tell, values, within};
+use tombolo_tests::{digits, tell, values, within};
 
 /// Adds per second on the region that is killed, and on the others.
 const HEAVY: u64 = 3_000;
@@ -107,7 +107,7 @@ async fn sabotage(bed: &Bed, clients: &[Client], oracle: Oracle, fates: Vec<Fate
     // A client that sends again under a new number.
     let session = clients[0].session().await.unwrap();
     let again = 17;
-    let written = session.counter(fates[0].key(again)).incr(Fates::delta(again)).await.unwrap();
+    let written = session.counter(fates[0].key(again)).incr(digits::delta(again)).await.unwrap();
     let awaited =
         within("a barrier", 20, clients[0].wait(&written.token, Scope::All, Duration::from_secs(15))).await;
     assert!(awaited.unwrap().reached);
