@@ -10,6 +10,7 @@
 //! not bring it back: where disks rot or come back older, nothing is pruned), TLS and QUIC (a connection is a stream
 //! that breaks), two live processes of one region.
 
+mod answers;
 mod chance;
 mod checks;
 mod clients;
