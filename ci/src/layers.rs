@@ -112,6 +112,7 @@ pub(crate) const PURE_REGISTRY: &[&str] = &[
     "thiserror",
     "uhlc",
     "xxhash-rust",
+    "yoke",
 ];
 
 /// As `PURE_REGISTRY`, plus the system calls of the one file that is the disk.

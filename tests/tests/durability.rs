@@ -172,16 +172,7 @@ fn without_one_op(batch: &Batch) -> Batch {
         kept.add(add.cell, add.generation, add.positive as i64 - add.negative as i64);
     }
     assert_eq!(kept.ops_count() + 1, header.ops_count);
-    let place = Place {
-        cluster: header.cluster,
-        log: header.log,
-        seq: header.seq,
-        ops_before: header.ops_total - u64::from(header.ops_count),
-        clock: header.clock,
-        durable_through: header.durable_through,
-        previous: header.previous,
-    };
-    Batch::close(place, &kept)
+    Batch::close(Place::of(header), &kept)
 }
 
 /// A follower of region 1 that was sent these batches.

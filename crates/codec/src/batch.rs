@@ -31,10 +31,11 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, ShardId, Time};
+use yoke::Yoke;
 
 use crate::digest::Digest;
 use crate::limits;
-use crate::records::{Records, RecordsBuilder, Seal};
+use crate::records::{ArchivedColumns, Records, RecordsBuilder, Seal};
 
 /// Length of the header.
 pub const HEADER_BYTES: usize = 176;
@@ -212,12 +213,25 @@ impl Header {
 }
 
 /// A batch whose digest and payload were verified; cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Batch {
-    // Shared: batches go through many hands, and a header is long.
-    header: Arc<Header>,
-    bytes: Bytes,
+    // Shared: batches go through many hands, and a header is long. The columns are kept beside the bytes they lie in,
+    // as checking them costs more than what is mostly asked of them.
+    columns: Columns,
     has_seals: bool,
+}
+
+type Columns = Yoke<&'static ArchivedColumns, Arc<Body>>;
+
+struct Body {
+    header: Header,
+    bytes: Bytes,
+}
+
+impl Body {
+    fn payload(&self) -> &[u8] {
+        &self.bytes[HEADER_BYTES..]
+    }
 }
 
 /// Where a new batch goes and what it follows.
@@ -237,6 +251,22 @@ pub struct Place {
     pub durable_through: Seq,
     /// Digest of the batch before.
     pub previous: Digest,
+}
+
+impl Place {
+    /// Where a batch stands that was closed before.
+    #[must_use]
+    pub fn of(header: &Header) -> Self {
+        Self {
+            cluster: header.cluster,
+            log: header.log,
+            seq: header.seq,
+            ops_before: header.ops_total.saturating_sub(header.ops_count.into()),
+            clock: header.clock,
+            durable_through: header.durable_through,
+            previous: header.previous,
+        }
+    }
 }
 
 impl Batch {
@@ -267,7 +297,9 @@ impl Batch {
         header.digest = Digest::of(&[&bytes[..DIGESTED_BYTES], &payload]);
         bytes.put_slice(&header.digest.0);
         bytes.put_slice(&payload);
-        Self { header: Arc::new(header), bytes: bytes.freeze(), has_seals: records.has_seals() }
+        let body = Arc::new(Body { header, bytes: bytes.freeze() });
+        let columns = Columns::attach_to_cart(body, |body| Records::open_own(body.payload()).columns());
+        Self { columns, has_seals: records.has_seals() }
     }
 
     /// Verifies bytes from a file or a peer: length, cluster, digest, then the payload's structure.
@@ -287,31 +319,40 @@ impl Batch {
         if header.cluster != cluster {
             return Err(BatchError::Cluster { expected: cluster, found: header.cluster });
         }
-        let has_seals = Records::open(payload)?.seals().next().is_some();
-        Ok(Self { header: Arc::new(header), bytes, has_seals })
+        let body = Arc::new(Body { header, bytes });
+        let columns =
+            Columns::try_attach_to_cart(body, |body| Records::open(body.payload()).map(Records::columns))?;
+        let has_seals = Records::of(columns.get()).seals().next().is_some();
+        Ok(Self { columns, has_seals })
     }
 
     /// Its header.
     #[must_use]
     pub fn header(&self) -> &Header {
-        &self.header
+        &self.columns.backing_cart().header
     }
 
     /// Header and payload as they stand on disk and on the wire.
     #[must_use]
-    pub const fn bytes(&self) -> &Bytes {
-        &self.bytes
+    pub fn bytes(&self) -> &Bytes {
+        &self.columns.backing_cart().bytes
     }
 
     /// Its records.
     #[must_use]
     pub fn records(&self) -> Records<'_> {
-        Records::reopen(&self.bytes[HEADER_BYTES..])
+        Records::of(self.columns.get())
     }
 
     /// The logs it takes over: mostly none, which is known without looking into the payload.
     pub fn seals(&self) -> impl Iterator<Item = Seal> + '_ {
         self.has_seals.then(|| self.records().seals()).into_iter().flatten()
+    }
+}
+
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batch").field("header", self.header()).finish_non_exhaustive()
     }
 }
 

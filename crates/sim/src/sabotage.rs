@@ -97,14 +97,5 @@ fn rebuilt(batch: &Batch, previous: Digest, adds_left_out: usize) -> Batch {
     records.marks().for_each(|(session, mark)| builder.mark(session, mark));
     records.conditionals().for_each(|conditional| builder.conditional(&conditional));
     records.seals().for_each(|seal| builder.seal(seal));
-    let place = Place {
-        cluster: header.cluster,
-        log: header.log,
-        seq: header.seq,
-        ops_before: header.ops_total - u64::from(header.ops_count),
-        clock: header.clock,
-        durable_through: header.durable_through,
-        previous,
-    };
-    Batch::close(place, &builder)
+    Batch::close(Place { previous, ..Place::of(header) }, &builder)
 }

@@ -32,10 +32,20 @@ impl<'a> Records<'a> {
         Ok(records)
     }
 
-    /// Opens a payload that [`Records::open`] has accepted before.
-    pub(crate) fn reopen(payload: &'a [u8]) -> Self {
-        let columns = rkyv::access::<ArchivedColumns, RkyvError>(payload)
-            .expect("a batch's payload was checked when the batch was made");
+    /// Opens a payload that a [`super::RecordsBuilder`] has just written, whose columns fit together.
+    pub(crate) fn open_own(payload: &'a [u8]) -> Self {
+        let columns =
+            rkyv::access::<ArchivedColumns, RkyvError>(payload).expect("the builder writes archives");
+        Self { columns }
+    }
+
+    /// The columns, to be kept beside their bytes.
+    pub(crate) const fn columns(self) -> &'a ArchivedColumns {
+        self.columns
+    }
+
+    /// The records of columns that were opened before.
+    pub(crate) const fn of(columns: &'a ArchivedColumns) -> Self {
         Self { columns }
     }
 
