@@ -29,7 +29,7 @@ usage: cargo run -p ci -- COMMAND
   check   formatting, layers, the shape of the repository, clippy, docs: all that CI demands before the tests
   fix     repair what clippy and rustfmt can repair
   layers  only the table of layers: import edges, and purity below the line
-  run     check, then the tests with the command of README.md, then 1,000 seeds of the simulator, then `mutants short`;
+  run     check, then the tests with the command of README.md, then 2,000 seeds of the simulator, then `mutants short`;
           what .ci/run calls
   mutants [short]
           plant each bug of crates/mutants in the simulator, where a checker must notice it; short: one range of seeds each

@@ -88,13 +88,13 @@ pub(crate) fn run(root: &Path) -> bool {
             Err(reason) => show(Err(reason)),
         }
     });
-    report.cargo("simulator, 1,000 seeds", &SEEDS, &[]);
+    report.cargo("simulator, 2,000 seeds", &SEEDS, &[]);
     report.step("mutants", |root| mutants(root, Length::Short));
     report.finish()
 }
 
 /// Seeds of the simulator that every change runs.
-const SEEDS: [&str; 8] = ["run", "--locked", "--package", "tombolo-sim", "--", "run", "--seeds", "1000"];
+const SEEDS: [&str; 8] = ["run", "--locked", "--package", "tombolo-sim", "--", "run", "--seeds", "2000"];
 
 /// The long searches, about an hour and a half on two cores: more seeds than any change runs, other ones each night
 /// (`TOMBOLO_NIGHT` is the number of the first, a million apart are strangers), every rare event met, deeper searches
