@@ -9,6 +9,7 @@ pub mod batch;
 pub mod checkpoint;
 mod client;
 mod digest;
+mod entries;
 pub mod limits;
 mod op;
 mod peer;
@@ -24,6 +25,7 @@ pub use client::{
     decode_request,
 };
 pub use digest::{Digest, PayloadDigest};
+pub use entries::{Entries, LEAVES_COUNT, LeafAsk, LeafSums, Section};
 pub use op::{Kind, Op, SessionPart, StampSource, Verb, request_digest};
 pub use peer::{Hello, PEER_VERSION, PeerMessage, PeerMessageError, Position, decode_peer};
 pub use records::{CellName, Records, RecordsBuilder};

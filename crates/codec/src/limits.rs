@@ -24,3 +24,7 @@ pub const READ_KEYS_MAX: usize = 8_192;
 pub const WAITERS_MAX: usize = 65_536;
 /// Longest wait a client may ask for.
 pub const AWAIT_MS_MAX: u64 = 600_000;
+/// A part of a state that one region sends another is cut at about this size: it shares a lane with batches.
+pub const ENTRIES_BYTES_TARGET: usize = 192 * 1_024;
+/// Most leaves that one question names.
+pub const ENTRIES_LEAVES_MAX: usize = 256;

@@ -3,8 +3,11 @@
 use rkyv::{Archive, Deserialize, Serialize};
 use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, ShardId, Time};
 
+use crate::checkpoint::{Checkpoint, SealedLog};
+use crate::entries::{Entries, LEAVES_COUNT, LeafAsk, LeafSums, Section};
+
 /// Version of the peer protocol; another one is refused in the hello.
-pub const PEER_VERSION: u16 = 2;
+pub const PEER_VERSION: u16 = 3;
 
 /// A point in a log: "through this seq".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Archive, Serialize, Deserialize)]
@@ -97,6 +100,71 @@ pub enum PeerMessage {
         /// How far the answering region may have written its own log of that shard.
         own: Position,
     },
+    /// What you want of a log is not kept here any more: it begins later, or is not here at all.
+    NotRetained {
+        /// Which log.
+        log: LogId,
+        /// What was wanted.
+        from: Seq,
+    },
+    /// Open a cut of a shard for me: what I lack is not kept as batches any more.
+    CutAsk {
+        /// Which shard.
+        shard: ShardId,
+        /// The logs that the asker knows to be taken over: digests compare only where both sides know the same.
+        sealed: Vec<SealedLog>,
+    },
+    /// A shard's state at an exact vector, to be asked for piece by piece.
+    Cut {
+        /// Which shard.
+        shard: ShardId,
+        /// Names the cut on this connection.
+        cut: u64,
+        /// Vector, seals, floors and stability records; no entries.
+        head: Checkpoint,
+        /// Digests of all sections; none if the asker knows of seals that this side does not: it then asks for all.
+        sums: Option<Vec<LeafSums>>,
+    },
+    /// No cut now: too many are open. Ask again in a while.
+    CutRefused {
+        /// Which shard.
+        shard: ShardId,
+    },
+    /// Send me the entries of these leaves that I do not have.
+    EntriesAsk {
+        /// Which shard.
+        shard: ShardId,
+        /// Of which cut.
+        cut: u64,
+        /// Of which section.
+        section: Section,
+        /// Which leaves, ascending.
+        leaves: Vec<LeafAsk>,
+    },
+    /// These.
+    Entries {
+        /// Which shard.
+        shard: ShardId,
+        /// Of which cut.
+        cut: u64,
+        /// Of which section.
+        section: Section,
+        /// Entries that the asker did not name.
+        entries: Entries,
+        /// Digests that the asker named and that are not in the cut.
+        unknown: Vec<u64>,
+        /// Leaves of the question that did not fit into this answer; ask again.
+        rest: Vec<u16>,
+        /// Digests of what was sent of the first of them.
+        sent: Vec<u64>,
+    },
+    /// All of a cut that was wanted has come, or it is not wanted any more.
+    CutDone {
+        /// Which shard.
+        shard: ShardId,
+        /// Which cut.
+        cut: u64,
+    },
     /// Sent when idle, so that lag is right.
     Heartbeat {
         /// The sender's wall reading.
@@ -114,6 +182,19 @@ pub enum PeerMessage {
 pub struct PeerMessageError(String);
 
 impl PeerMessage {
+    /// The shard on whose lane it travels, behind that shard's batches; none: on the control stream.
+    ///
+    /// Parts of a state are bulk: they must not stand before acks and heartbeats.
+    #[must_use]
+    pub const fn lane(&self) -> Option<ShardId> {
+        match self {
+            Self::Cut { shard, .. } | Self::EntriesAsk { shard, .. } | Self::Entries { shard, .. } => {
+                Some(*shard)
+            }
+            _ => None,
+        }
+    }
+
     /// As the body of a frame.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -130,18 +211,35 @@ pub fn decode_peer(body: &[u8]) -> Result<PeerMessage, PeerMessageError> {
     let is_region = |id: RegionId| RegionId::new(id.get()).is_ok();
     let are_regions = |positions: &[Position]| positions.iter().all(|p| is_region(p.log.region));
     let are_members = |epochs: &[(RegionId, Epoch)]| epochs.iter().all(|&(region, _)| is_region(region));
+    let is_sealed_by_regions =
+        |sealed: &SealedLog| is_region(sealed.seal.region) && is_region(sealed.by_region);
     let is_sound = match &message {
         PeerMessage::Hello(hello) => {
             is_region(hello.region) && are_regions(&hello.received) && are_regions(&hello.applied)
         }
         PeerMessage::Subscribe { log, .. }
         | PeerMessage::Unsubscribe { log }
+        | PeerMessage::NotRetained { log, .. }
         | PeerMessage::StableAsk { log, .. } => is_region(log.region),
         PeerMessage::StableAnswer { log, own, .. } => is_region(log.region) && is_region(own.log.region),
         PeerMessage::Acks { applied, .. } => are_regions(applied),
         PeerMessage::WholeAsk { epochs, .. } => are_members(epochs),
         PeerMessage::WholeAnswer { epochs, received, .. } => are_members(epochs) && are_regions(received),
-        PeerMessage::Heartbeat { .. } | PeerMessage::Goodbye => true,
+        PeerMessage::CutAsk { sealed, .. } => sealed.iter().all(is_sealed_by_regions),
+        PeerMessage::Cut { head, sums, .. } => {
+            let is_tree = |sums: &LeafSums| sums.sums.is_empty() || sums.sums.len() == LEAVES_COUNT;
+            head.sealed.iter().all(is_sealed_by_regions)
+                && head.logs.iter().all(|end| is_region(end.region))
+                && sums.iter().flatten().all(is_tree)
+        }
+        PeerMessage::EntriesAsk { leaves, .. } => {
+            leaves.iter().all(|ask| usize::from(ask.leaf) < LEAVES_COUNT)
+        }
+        PeerMessage::Entries { rest, .. } => rest.iter().all(|&leaf| usize::from(leaf) < LEAVES_COUNT),
+        PeerMessage::CutRefused { .. }
+        | PeerMessage::CutDone { .. }
+        | PeerMessage::Heartbeat { .. }
+        | PeerMessage::Goodbye => true,
     };
     if is_sound { Ok(message) } else { Err(PeerMessageError("a region id outside 1..=1023".to_owned())) }
 }

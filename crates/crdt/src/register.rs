@@ -76,12 +76,4 @@ impl<L: Copy + Ord> Register<L> {
     pub fn merge(&mut self, other: &Self) {
         self.write(other.stamp, other.value.as_deref(), other.expires_at, other.dot);
     }
-
-    /// Renames the log of the dot after a seal; the log that took over holds all of the sealed one through its own
-    /// record at `seq`.
-    pub fn fold(&mut self, sealed: L, into: Dot<L>) {
-        if self.dot.log == sealed {
-            self.dot = into;
-        }
-    }
 }

@@ -110,7 +110,7 @@ impl Replica {
     }
 
     /// Goes on with logs that waited for what is here by now, and with those that waited for them.
-    fn release_blocked(&mut self, now: Now) {
+    pub(crate) fn release_blocked(&mut self, now: Now) {
         loop {
             let ready: Vec<LogName> = self
                 .intake

@@ -4,18 +4,17 @@
 //! anything, and an add costs the hashes of one slot. It covers the *state* (slots, generations, dots, tombstones), not what a
 //! reader sees, and reads no clock (C2).
 
-use hashbrown::HashTable;
 use smallvec::SmallVec;
-use std::hash::BuildHasher;
 use tombolo_causality::{Seq, Stamp, TenantId, Time};
 use tombolo_codec::checkpoint::{CellContent, CellState, SlotState};
 use tombolo_codec::records::{Add, Seal, Write};
 use tombolo_codec::{CellName, Kind, ReadValue};
 use tombolo_crdt::{Counter, Dot, Register};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
 use crate::conditionals::Conditionals;
 use crate::logs::{LogIndex, LogName, Logs};
+use crate::table::{Named, Table, Tree};
 
 /// A counter as a reader sees it: what the logs added and the conditional adds that are not covered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,51 +25,40 @@ pub(crate) struct CounterView {
     pub(crate) is_empty: bool,
 }
 
-struct Entry<V> {
-    tenant: TenantId,
-    key: Box<[u8]>,
-    value: V,
+/// A cell's name in the table of its kind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct CellKey {
+    pub(crate) tenant: TenantId,
+    pub(crate) key: Box<[u8]>,
 }
 
-struct Table<V>(HashTable<Entry<V>>);
+fn place_of(tenant: TenantId, key: &[u8]) -> u64 {
+    xxh3_64_with_seed(key, u64::from(tenant.0))
+}
 
-impl<V> Default for Table<V> {
-    fn default() -> Self {
-        Self(HashTable::new())
+impl CellKey {
+    pub(crate) fn new(tenant: TenantId, key: &[u8]) -> Self {
+        Self { tenant, key: Box::from(key) }
+    }
+
+    fn is(&self, tenant: TenantId, key: &[u8]) -> bool {
+        self.tenant == tenant && *self.key == *key
     }
 }
 
-fn hash_of(tenant: TenantId, key: &[u8]) -> u64 {
-    foldhash::fast::FixedState::with_seed(0x7368_6172_645f_6331).hash_one((tenant, key))
-}
-
-impl<V> Table<V> {
-    fn get(&self, tenant: TenantId, key: &[u8]) -> Option<&V> {
-        let is_it = |entry: &Entry<V>| entry.tenant == tenant && *entry.key == *key;
-        self.0.find(hash_of(tenant, key), is_it).map(|entry| &entry.value)
-    }
-
-    fn get_or_insert(&mut self, tenant: TenantId, key: &[u8], make: impl FnOnce() -> V) -> (&mut V, bool) {
-        let is_it = |entry: &Entry<V>| entry.tenant == tenant && *entry.key == *key;
-        let rehash = |entry: &Entry<V>| hash_of(entry.tenant, &entry.key);
-        match self.0.entry(hash_of(tenant, key), is_it, rehash) {
-            hashbrown::hash_table::Entry::Occupied(entry) => (&mut entry.into_mut().value, false),
-            hashbrown::hash_table::Entry::Vacant(entry) => {
-                let entry = entry.insert(Entry { tenant, key: Box::from(key), value: make() });
-                (&mut entry.into_mut().value, true)
-            }
-        }
+impl Named for CellKey {
+    fn place(&self) -> u64 {
+        place_of(self.tenant, &self.key)
     }
 }
 
 /// All cells of a shard.
 #[derive(Default)]
 pub(crate) struct Cells {
-    counters: Table<Counter<LogIndex>>,
-    registers: Table<Register<LogName>>,
+    pub(crate) counters: Table<CellKey, Counter<LogIndex>>,
+    pub(crate) registers: Table<CellKey, Register<LogName>>,
     pub(crate) conditionals: Conditionals,
     tombstones_count: usize,
-    digest: u128,
 }
 
 type CanonicalBytes = SmallVec<[u8; 320]>;
@@ -114,7 +102,7 @@ fn hash_slot(name: u128, (region, epoch): LogName, positive: u128, negative: u12
 }
 
 /// A counter's part is a sum itself, so that an add to one slot costs the hashes of that slot alone.
-fn hash_counter(tenant: TenantId, key: &[u8], counter: &Counter<LogIndex>, logs: &Logs) -> u128 {
+pub(crate) fn hash_counter(tenant: TenantId, key: &[u8], counter: &Counter<LogIndex>, logs: &Logs) -> u128 {
     let name = hash_name(tenant, Kind::Counter, key);
     let mut out = CanonicalBytes::from_slice(&name.to_le_bytes());
     put_stamp(&mut out, counter.generation());
@@ -123,7 +111,7 @@ fn hash_counter(tenant: TenantId, key: &[u8], counter: &Counter<LogIndex>, logs:
     })
 }
 
-fn hash_register(tenant: TenantId, key: &[u8], register: &Register<LogName>) -> u128 {
+pub(crate) fn hash_register(tenant: TenantId, key: &[u8], register: &Register<LogName>) -> u128 {
     let mut out = canonical_name(tenant, Kind::Register, key);
     put_stamp(&mut out, Some(register.stamp()));
     out.extend_from_slice(&register.expires_at().map_or(u64::MAX, |at| at.0).to_le_bytes());
@@ -136,7 +124,8 @@ fn hash_register(tenant: TenantId, key: &[u8], register: &Register<LogName>) -> 
 
 impl Cells {
     pub(crate) fn digest(&self) -> u128 {
-        self.digest.wrapping_add(self.conditionals.digest())
+        let cells = self.counters.tree().total().wrapping_add(self.registers.tree().total());
+        cells.wrapping_add(self.conditionals.digest())
     }
 
     /// Deleted registers that are still remembered.
@@ -145,11 +134,11 @@ impl Cells {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.counters.0.len() + self.registers.0.len()
+        self.counters.len() + self.registers.len()
     }
 
     pub(crate) fn counter(&self, tenant: TenantId, key: &[u8]) -> Option<CounterView> {
-        let counter = self.counters.get(tenant, key);
+        let counter = self.counters.get(place_of(tenant, key), |name| name.is(tenant, key));
         let generation = counter.and_then(Counter::generation);
         let conditional = self.conditionals.sum(tenant, key, generation);
         if counter.is_none() && conditional.is_none() {
@@ -162,13 +151,17 @@ impl Cells {
         })
     }
 
+    pub(crate) fn counter_state(&self, name: &CellKey) -> Option<&Counter<LogIndex>> {
+        self.counters.get(name.place(), |known| known == name)
+    }
+
     pub(crate) fn register(&self, tenant: TenantId, key: &[u8]) -> Option<&Register<LogName>> {
-        self.registers.get(tenant, key)
+        self.registers.get(place_of(tenant, key), |name| name.is(tenant, key))
     }
 
     /// Whether any register was ever written here: most shards of counters can skip the look-up.
     pub(crate) fn has_registers(&self) -> bool {
-        !self.registers.0.is_empty()
+        !self.registers.is_empty()
     }
 
     /// The kind a reader sees under a key; of two, the register.
@@ -190,9 +183,21 @@ impl Cells {
         }
     }
 
+    /// The counter to be changed, made first if there is none; its place, whether it was made, and the digests.
+    fn counter_mut(
+        &mut self,
+        tenant: TenantId,
+        key: &[u8],
+    ) -> (u64, &mut Counter<LogIndex>, bool, &mut Tree) {
+        let place = place_of(tenant, key);
+        let make = || (CellKey::new(tenant, key), Counter::new());
+        let (counter, is_new, tree) = self.counters.entry(place, |name| name.is(tenant, key), make);
+        (place, counter, is_new, tree)
+    }
+
     pub(crate) fn add(&mut self, add: &Add<'_>, log: LogIndex, logs: &Logs) {
         let CellName { tenant, key, .. } = add.cell;
-        let (counter, is_new) = self.counters.get_or_insert(tenant, key, Counter::new);
+        let (place, counter, is_new, tree) = self.counter_mut(tenant, key);
         let (before, after) = if !is_new && counter.generation() == add.generation && counter.has(log) {
             let name = hash_name(tenant, Kind::Counter, key);
             let slot = |(positive, negative)| hash_slot(name, logs.name(log), positive, negative);
@@ -204,132 +209,168 @@ impl Cells {
             counter.add(log, add.generation, add.positive, add.negative);
             (before, hash_counter(tenant, key, counter, logs))
         };
-        self.digest = self.digest.wrapping_sub(before).wrapping_add(after);
+        tree.change(place, before, after);
     }
 
     /// Raises a counter to the generation an add was admitted under, whether the add counts or not (F28).
     pub(crate) fn enter(&mut self, cell: CellName<'_>, generation: Option<Stamp>, logs: &Logs) {
         let Some(stamp) = generation else { return };
-        let (counter, is_new) = self.counters.get_or_insert(cell.tenant, cell.key, Counter::new);
+        let (place, counter, is_new, tree) = self.counter_mut(cell.tenant, cell.key);
         if counter.generation() < generation {
             let before = if is_new { 0 } else { hash_counter(cell.tenant, cell.key, counter, logs) };
             counter.delete(stamp);
-            let after = hash_counter(cell.tenant, cell.key, counter, logs);
-            self.digest = self.digest.wrapping_sub(before).wrapping_add(after);
+            tree.change(place, before, hash_counter(cell.tenant, cell.key, counter, logs));
         }
     }
 
-    /// Lets go of the tombstones that a log wrote through `through`. Cost: one pass over the registers.
-    pub(crate) fn drop_tombstones(&mut self, log: LogName, through: Seq) {
-        let (mut digest, mut gone) = (self.digest, 0);
-        self.registers.0.retain(|entry| {
-            let dot = entry.value.dot();
-            let goes = entry.value.value().is_none() && dot.log == log && dot.seq <= through;
-            if goes {
-                digest = digest.wrapping_sub(hash_register(entry.tenant, &entry.key, &entry.value));
-                gone += 1;
-            }
-            !goes
+    /// Lets go of the tombstones that a log wrote through `through`, or that a log wrote which it has taken over by then.
+    /// Cost: one pass over the registers.
+    pub(crate) fn drop_tombstones(&mut self, log: LogName, through: Seq, logs: &Logs) {
+        self.tombstones_count -= self.registers.drop_where(|name, register| {
+            let is_covered = |dot: Dot<LogName>| {
+                let place = logs.resolve(dot.log, dot.seq);
+                place.is_some_and(|(by, at)| by == log && at <= through)
+            };
+            let goes = register.value().is_none() && is_covered(register.dot());
+            goes.then(|| hash_register(name.tenant, &name.key, register))
         });
-        self.digest = digest;
-        self.tombstones_count -= gone;
     }
 
     pub(crate) fn write(&mut self, write: &Write<'_>, dot: Dot<LogName>, logs: &Logs) {
         let CellName { tenant, kind, key } = write.cell;
-        let (before, after) = match kind {
+        match kind {
             Kind::Counter => {
-                let (counter, is_new) = self.counters.get_or_insert(tenant, key, Counter::new);
+                let (place, counter, is_new, tree) = self.counter_mut(tenant, key);
                 let before = if is_new { 0 } else { hash_counter(tenant, key, counter, logs) };
                 counter.delete(write.stamp);
-                (before, hash_counter(tenant, key, counter, logs))
+                tree.change(place, before, hash_counter(tenant, key, counter, logs));
             }
             Kind::Register => {
-                let make = || Register::new(write.stamp, write.value, write.expires_at, dot);
-                let (register, is_new) = self.registers.get_or_insert(tenant, key, make);
-                let before = if is_new { 0 } else { hash_register(tenant, key, register) };
-                let was_tombstone = !is_new && register.value().is_none();
-                if !is_new {
-                    register.write(write.stamp, write.value, write.expires_at, dot);
-                }
-                self.tombstones_count += usize::from(register.value().is_none());
-                self.tombstones_count -= usize::from(was_tombstone);
-                (before, hash_register(tenant, key, register))
+                let written = Register::new(write.stamp, write.value, write.expires_at, dot);
+                self.join_register(tenant, key, written);
             }
-        };
-        self.digest = self.digest.wrapping_sub(before).wrapping_add(after);
+        }
     }
 
-    /// Moves all that a sealed log wrote to the log that took it over. Cost: one pass over the shard, once a restart.
+    /// Lets a register in; the greatest write wins.
+    pub(crate) fn join_register(&mut self, tenant: TenantId, key: &[u8], written: Register<LogName>) {
+        let place = place_of(tenant, key);
+        let mut written = Some(written);
+        let mut take = || written.take().expect("it is taken once");
+        let make = || (CellKey::new(tenant, key), take());
+        let (register, is_new, tree) = self.registers.entry(place, |name| name.is(tenant, key), make);
+        let before = if is_new { 0 } else { hash_register(tenant, key, register) };
+        let was_tombstone = !is_new && register.value().is_none();
+        if let Some(written) = written {
+            register.merge(&written);
+        }
+        self.tombstones_count += usize::from(register.value().is_none());
+        self.tombstones_count -= usize::from(was_tombstone);
+        tree.change(place, before, hash_register(tenant, key, register));
+    }
+
+    /// Moves what a sealed log added to the log that took it over. Cost: one pass over the counters, once a restart.
+    ///
+    /// Registers keep the position that wrote them: of copies in several logs the smallest stays, and a new name would
+    /// make it matter whether a copy comes before the seal or after it (C2).
     pub(crate) fn fold(&mut self, sealed: (LogIndex, LogName), into: (LogIndex, Dot<LogName>), logs: &Logs) {
-        let mut digest = self.digest;
-        for entry in &mut self.counters.0 {
-            if entry.value.slots().iter().any(|slot| slot.log == sealed.0) {
-                digest = digest.wrapping_sub(hash_counter(entry.tenant, &entry.key, &entry.value, logs));
-                entry.value.fold(sealed.0, into.0);
-                digest = digest.wrapping_add(hash_counter(entry.tenant, &entry.key, &entry.value, logs));
-            }
-        }
-        for entry in &mut self.registers.0 {
-            if entry.value.dot().log == sealed.1 {
-                digest = digest.wrapping_sub(hash_register(entry.tenant, &entry.key, &entry.value));
-                entry.value.fold(sealed.1, into.1);
-                digest = digest.wrapping_add(hash_register(entry.tenant, &entry.key, &entry.value));
-            }
-        }
-        self.digest = digest;
+        let holds = |_: &CellKey, counter: &Counter<LogIndex>| {
+            counter.slots().iter().any(|slot| slot.log == sealed.0)
+        };
+        self.counters.alter(holds, |name, counter, tree| {
+            let before = hash_counter(name.tenant, &name.key, counter, logs);
+            counter.fold(sealed.0, into.0);
+            tree.change(name.place(), before, hash_counter(name.tenant, &name.key, counter, logs));
+        });
         self.conditionals.fold(sealed.1, into.1);
     }
 
     pub(crate) fn dump(&self, logs: &Logs) -> Vec<CellState> {
-        let mut cells = Vec::with_capacity(self.len());
-        for Entry { tenant, key, value } in &self.counters.0 {
-            let slots = value.logs().into_iter().map(|(log, positive, negative)| {
-                let (region, epoch) = logs.name(log);
-                SlotState { region, epoch, positive, negative }
-            });
-            let content = CellContent::Counter { generation: value.generation(), slots: slots.collect() };
-            cells.push(CellState { tenant: tenant.0, kind: Kind::Counter, key: key.to_vec(), content });
-        }
-        for Entry { tenant, key, value } in &self.registers.0 {
-            let (dot, (region, epoch)) = (value.dot(), value.dot().log);
-            let content = CellContent::Register {
-                stamp: value.stamp(),
-                value: value.value().map(<[u8]>::to_vec),
-                expires_at: value.expires_at(),
-                dot: Seal { region, epoch, end: dot.seq },
-            };
-            cells.push(CellState { tenant: tenant.0, kind: Kind::Register, key: key.to_vec(), content });
-        }
-        cells
+        let counters = self.counters.iter().map(|(name, counter)| counter_state(name, counter, logs));
+        counters.chain(self.registers.iter().map(|(name, register)| register_state(name, register))).collect()
     }
 
     pub(crate) fn restore(cells: &[CellState], conditionals: Conditionals, logs: &mut Logs) -> Self {
         let mut out = Self { conditionals, ..Self::default() };
         for cell in cells {
-            let (tenant, key) = (TenantId(cell.tenant), cell.key.as_slice());
-            let hash = match &cell.content {
+            let tenant = TenantId(cell.tenant);
+            match &cell.content {
                 CellContent::Counter { generation, slots } => {
-                    let slots: Vec<_> = slots
-                        .iter()
-                        .map(|slot| (logs.index((slot.region, slot.epoch)), slot.positive, slot.negative))
-                        .collect();
-                    let make = || Counter::restored(*generation, slots);
-                    let (counter, _) = out.counters.get_or_insert(tenant, key, make);
-                    hash_counter(tenant, key, counter, logs)
+                    let counter = counter_of(*generation, slots, logs);
+                    out.replace_counter(tenant, &cell.key, counter, logs);
                 }
-                CellContent::Register { stamp, value, expires_at, dot } => {
-                    let dot = Dot { log: (dot.region, dot.epoch), seq: dot.end };
-                    let make = || Register::new(*stamp, value.as_deref(), *expires_at, dot);
-                    let (register, _) = out.registers.get_or_insert(tenant, key, make);
-                    out.tombstones_count += usize::from(register.value().is_none());
-                    hash_register(tenant, key, register)
+                CellContent::Register { .. } => {
+                    let register = register_of(&cell.content).expect("it is one");
+                    out.join_register(tenant, &cell.key, register);
                 }
-            };
-            out.digest = out.digest.wrapping_add(hash);
+            }
         }
         out
     }
+
+    /// Puts a counter in the place of the one there is.
+    pub(crate) fn replace_counter(
+        &mut self,
+        tenant: TenantId,
+        key: &[u8],
+        counter: Counter<LogIndex>,
+        logs: &Logs,
+    ) {
+        let (place, present, is_new, tree) = self.counter_mut(tenant, key);
+        let before = if is_new { 0 } else { hash_counter(tenant, key, present, logs) };
+        *present = counter;
+        tree.change(place, before, hash_counter(tenant, key, present, logs));
+    }
+
+    /// Takes a register out that another region is known to have let go.
+    pub(crate) fn drop_register(&mut self, name: &CellKey) {
+        if let Some((register, tree)) = self.registers.remove(name) {
+            tree.change(name.place(), hash_register(name.tenant, &name.key, &register), 0);
+            self.tombstones_count -= usize::from(register.value().is_none());
+        }
+    }
+}
+
+/// A counter as checkpoints and peers have it.
+pub(crate) fn counter_state(name: &CellKey, counter: &Counter<LogIndex>, logs: &Logs) -> CellState {
+    let slots = counter.logs().into_iter().map(|(log, positive, negative)| {
+        let (region, epoch) = logs.name(log);
+        SlotState { region, epoch, positive, negative }
+    });
+    let content = CellContent::Counter { generation: counter.generation(), slots: slots.collect() };
+    CellState { tenant: name.tenant.0, kind: Kind::Counter, key: name.key.to_vec(), content }
+}
+
+/// A register as checkpoints and peers have it.
+pub(crate) fn register_state(name: &CellKey, register: &Register<LogName>) -> CellState {
+    let (dot, (region, epoch)) = (register.dot(), register.dot().log);
+    let content = CellContent::Register {
+        stamp: register.stamp(),
+        value: register.value().map(<[u8]>::to_vec),
+        expires_at: register.expires_at(),
+        dot: Seal { region, epoch, end: dot.seq },
+    };
+    CellState { tenant: name.tenant.0, kind: Kind::Register, key: name.key.to_vec(), content }
+}
+
+/// The counter of what checkpoints and peers have.
+pub(crate) fn counter_of(
+    generation: Option<Stamp>,
+    slots: &[SlotState],
+    logs: &mut Logs,
+) -> Counter<LogIndex> {
+    let slots: Vec<_> = slots
+        .iter()
+        .map(|slot| (logs.index((slot.region, slot.epoch)), slot.positive, slot.negative))
+        .collect();
+    Counter::restored(generation, slots)
+}
+
+/// The register of what checkpoints and peers have; none if it is a counter.
+pub(crate) fn register_of(content: &CellContent) -> Option<Register<LogName>> {
+    let CellContent::Register { stamp, value, expires_at, dot } = content else { return None };
+    let dot = Dot { log: (dot.region, dot.epoch), seq: dot.end };
+    Some(Register::new(*stamp, value.as_deref(), *expires_at, dot))
 }
 
 #[cfg(test)]

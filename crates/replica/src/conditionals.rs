@@ -17,11 +17,12 @@ use tombolo_mutants::{Mutant, is_planted};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::logs::LogName;
+use crate::table::{Named, Table};
 
 /// One region's record of a conditional request.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Logged {
-    dot: Dot<LogName>,
+pub(crate) struct Logged {
+    pub(crate) dot: Dot<LogName>,
     digest: PayloadDigest,
     adds: Vec<ConditionalAdd>,
 }
@@ -34,17 +35,17 @@ struct Sum {
     requests_count: usize,
 }
 
-type Numbers = BTreeMap<u64, SmallVec<[Logged; 1]>>;
+/// What is conditional of one session.
+pub(crate) type Numbers = BTreeMap<u64, SmallVec<[Logged; 1]>>;
 type CellKey = (TenantId, Box<[u8]>);
 
 /// All uncovered conditionals of a shard.
 #[derive(Debug, Default)]
 pub(crate) struct Conditionals {
-    sessions: HashMap<SessionId, Numbers, foldhash::fast::FixedState>,
+    pub(crate) table: Table<SessionId, Numbers>,
     /// What they add to each counter, kept up to date: a counter in use is read far more often than its adds change.
     cells: HashMap<CellKey, SmallVec<[Sum; 1]>, foldhash::fast::FixedState>,
     len: usize,
-    digest: u128,
 }
 
 fn hash(session: &SessionId, number: u64, copy: &Logged) -> u128 {
@@ -90,32 +91,36 @@ impl Conditionals {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
+        self.table.is_empty()
     }
 
     pub(crate) fn digest(&self) -> u128 {
-        self.digest
+        self.table.tree().total()
+    }
+
+    fn of_session(&self, session: &SessionId) -> Option<&Numbers> {
+        self.table.get(session.place(), |known| known == session)
     }
 
     /// The payload of a number that is conditional here, and the first log position that holds it.
     pub(crate) fn get(&self, session: &SessionId, number: u64) -> Option<(PayloadDigest, Dot<LogName>)> {
-        let first = self.sessions.get(session)?.get(&number)?.first()?;
+        let first = self.of_session(session)?.get(&number)?.first()?;
         Some((first.digest, first.dot))
     }
 
     /// How many numbers of a session are conditional.
     pub(crate) fn numbers_count(&self, session: &SessionId) -> usize {
-        self.sessions.get(session).map_or(0, BTreeMap::len)
+        self.of_session(session).map_or(0, BTreeMap::len)
     }
 
     /// The lowest number of a session that is conditional.
     pub(crate) fn lowest(&self, session: &SessionId) -> Option<u64> {
-        self.sessions.get(session)?.keys().next().copied()
+        self.of_session(session)?.keys().next().copied()
     }
 
     /// Every conditional number of the sessions of a home, in order.
     pub(crate) fn of_home(&self, home: RegionId) -> Vec<(SessionId, u64)> {
-        let of_home = self.sessions.iter().filter(|(id, _)| id.home == home);
+        let of_home = self.table.iter().filter(|(id, _)| id.home == home);
         let mut all: Vec<_> =
             of_home.flat_map(|(&id, numbers)| numbers.keys().map(move |&number| (id, number))).collect();
         all.sort_unstable();
@@ -183,7 +188,7 @@ impl Conditionals {
     /// The adds by which the authority absorbs a number: of each cell those of the copy under the greatest generation
     /// (F27), the first of several.
     pub(crate) fn absorbed(&self, session: &SessionId, number: u64) -> Vec<ConditionalAdd> {
-        let Some(copies) = self.sessions.get(session).and_then(|numbers| numbers.get(&number)) else {
+        let Some(copies) = self.of_session(session).and_then(|numbers| numbers.get(&number)) else {
             return Vec::new();
         };
         let mut best: BTreeMap<CellKey, (Option<Stamp>, &Logged)> = BTreeMap::new();
@@ -214,9 +219,16 @@ impl Conditionals {
     }
 
     fn insert_copy(&mut self, session: SessionId, number: u64, copy: Logged) {
-        self.digest = self.digest.wrapping_add(hash(&session, number, &copy));
         self.len += 1;
-        let copies = self.sessions.entry(session).or_default().entry(number).or_default();
+        let place = session.place();
+        let make = || (session, Numbers::new());
+        let (numbers, _, tree) = self.table.entry(place, |known| *known == session, make);
+        let copies = numbers.entry(number).or_default();
+        if copies.contains(&copy) {
+            self.len -= 1;
+            return;
+        }
+        tree.change(place, 0, hash(&session, number, &copy));
         let before = Self::parts(copies);
         let at = copies.partition_point(|known| *known < copy);
         copies.insert(at, copy);
@@ -227,21 +239,24 @@ impl Conditionals {
 
     /// A number is covered: the authority's own record stands for it from now on.
     pub(crate) fn cover(&mut self, session: &SessionId, number: u64) {
-        let Some(numbers) = self.sessions.get_mut(session) else { return };
-        let Some(copies) = numbers.remove(&number) else { return };
-        if numbers.is_empty() {
-            self.sessions.remove(session);
+        if self.of_session(session).is_none_or(|numbers| !numbers.contains_key(&number)) {
+            return;
         }
+        let Some((numbers, tree)) = self.table.get_mut(session) else { return };
+        let copies = numbers.remove(&number).unwrap_or_default();
         for copy in &copies {
-            self.digest = self.digest.wrapping_sub(hash(session, number, copy));
+            tree.change(session.place(), hash(session, number, copy), 0);
             self.len -= 1;
+        }
+        if numbers.is_empty() {
+            self.table.remove(session);
         }
         self.count(Self::parts(&copies), false);
     }
 
     /// Every number of a session below its settled mark is covered.
     pub(crate) fn cover_below(&mut self, session: &SessionId, mark: u64) {
-        let Some(numbers) = self.sessions.get(session) else { return };
+        let Some(numbers) = self.of_session(session) else { return };
         let below: Vec<u64> = numbers.range(..mark).map(|(&number, _)| number).collect();
         for number in below {
             self.cover(session, number);
@@ -256,22 +271,19 @@ impl Conditionals {
 
     /// Renames the log of what a sealed log wrote; so another copy may come first.
     pub(crate) fn fold(&mut self, sealed: LogName, into: Dot<LogName>) {
-        let mut changed = Vec::new();
-        for (session, numbers) in &mut self.sessions {
-            for (&number, copies) in numbers {
-                if !copies.iter().any(|copy| copy.dot.log == sealed) {
-                    continue;
-                }
-                let before = Self::parts(copies);
-                for copy in copies.iter_mut().filter(|copy| copy.dot.log == sealed) {
-                    self.digest = self.digest.wrapping_sub(hash(session, number, copy));
-                    copy.dot = into;
-                    self.digest = self.digest.wrapping_add(hash(session, number, copy));
-                }
-                copies.sort_unstable();
-                changed.push((before, Self::parts(copies)));
+        let (mut changed, mut len) = (Vec::new(), self.len);
+        let is_of = |copy: &Logged| copy.dot.log == sealed;
+        let holds = |_: &SessionId, numbers: &Numbers| numbers.values().flatten().any(is_of);
+        self.table.alter(holds, |session, numbers, tree| {
+            let after = folded(numbers, sealed, into);
+            tree.change(session.place(), hash_numbers(session, numbers), hash_numbers(session, &after));
+            for (number, copies) in numbers.iter() {
+                changed.push((Self::parts(copies), Self::parts(&after[number])));
+                len -= copies.len() - after[number].len();
             }
-        }
+            *numbers = after;
+        });
+        self.len = len;
         for (before, after) in changed {
             self.count(before, false);
             self.count(after, true);
@@ -280,25 +292,52 @@ impl Conditionals {
 
     pub(crate) fn dump(&self) -> Vec<ConditionalState> {
         let mut all = Vec::with_capacity(self.len);
-        for (&session, numbers) in &self.sessions {
-            for (&number, copies) in numbers {
-                all.extend(copies.iter().map(|copy| {
-                    let ((region, epoch), end) = (copy.dot.log, copy.dot.seq);
-                    let dot = Seal { region, epoch, end };
-                    ConditionalState { session, number, digest: copy.digest, dot, adds: copy.adds.clone() }
-                }));
-            }
-        }
+        self.table.iter().for_each(|(session, numbers)| all.extend(conditional_states(*session, numbers)));
         all
     }
 
     pub(crate) fn restore(states: &[ConditionalState]) -> Self {
         let mut out = Self::default();
-        for state in states {
-            let dot = Dot { log: (state.dot.region, state.dot.epoch), seq: state.dot.end };
-            let copy = Logged { dot, digest: state.digest, adds: state.adds.clone() };
-            out.insert_copy(state.session, state.number, copy);
-        }
+        states.iter().for_each(|state| out.join(state));
         out
     }
+
+    /// Lets a copy in; the caller has made sure that its number is not covered.
+    pub(crate) fn join(&mut self, state: &ConditionalState) {
+        let dot = Dot { log: (state.dot.region, state.dot.epoch), seq: state.dot.end };
+        let copy = Logged { dot, digest: state.digest, adds: state.adds.clone() };
+        self.insert_copy(state.session, state.number, copy);
+    }
+}
+
+/// A session's conditionals once a log that holds some of them was taken over.
+pub(crate) fn folded(numbers: &Numbers, sealed: LogName, into: Dot<LogName>) -> Numbers {
+    let mut out = numbers.clone();
+    for copies in out.values_mut() {
+        copies.iter_mut().filter(|copy| copy.dot.log == sealed).for_each(|copy| copy.dot = into);
+        copies.sort_unstable();
+        // Two logs that one record takes over may hold the same request: from then on it is one copy.
+        copies.dedup();
+    }
+    out
+}
+
+/// What a session's conditionals add to the digest.
+pub(crate) fn hash_numbers(session: &SessionId, numbers: &Numbers) -> u128 {
+    let copies = numbers.iter().flat_map(|(number, copies)| copies.iter().map(move |copy| (*number, copy)));
+    copies.fold(0, |sum, (number, copy)| sum.wrapping_add(hash(session, number, copy)))
+}
+
+/// A session's conditionals as checkpoints and peers have them.
+pub(crate) fn conditional_states(
+    session: SessionId,
+    numbers: &Numbers,
+) -> impl Iterator<Item = ConditionalState> + '_ {
+    numbers.iter().flat_map(move |(&number, copies)| {
+        copies.iter().map(move |copy| {
+            let ((region, epoch), end) = (copy.dot.log, copy.dot.seq);
+            let dot = Seal { region, epoch, end };
+            ConditionalState { session, number, digest: copy.digest, dot, adds: copy.adds.clone() }
+        })
+    })
 }

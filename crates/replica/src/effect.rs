@@ -5,6 +5,7 @@ use tombolo_causality::{LogId, RegionId, Seq, Stamp, VersionVector};
 use tombolo_codec::{Batch, PeerMessage, Position, ReadValue, Reject};
 
 use crate::input::{Link, Ticket, WritePart};
+use crate::merge::Difference;
 
 /// What a write came to in this shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,6 +141,9 @@ pub enum Effect {
         /// Milliseconds from the writer closing it to it being visible here; negative clocks count as 0.
         age_ms: f64,
     },
+    /// Join this with the state in a checkpoint ([`crate::joined`]), make that durable, let the files of the logs that
+    /// moved go on behind it, then say [`crate::Input::Installed`]. Nothing of it may be visible before.
+    Install(Box<Difference>),
     /// This shard has caught up with all that any member held when the process started.
     BecameWhole,
     /// Raise a finding.

@@ -6,6 +6,7 @@ use tombolo_codec::{Batch, PeerMessage, Position};
 use tombolo_mutants::{Mutant, is_planted};
 
 use crate::effect::Effect;
+use crate::fetch::Came;
 use crate::input::{Link, Now};
 use crate::intake::{Blocked, Receipt};
 use crate::logs::{LogName, log_id};
@@ -40,6 +41,8 @@ impl Replica {
             self.peers.void_answers();
         }
         self.peers.forget_source(region);
+        self.end_fetch_from(region);
+        self.end_cuts_of(region);
         self.replan();
         let effect = Effect::Describe {
             peer: region,
@@ -86,7 +89,27 @@ impl Replica {
         peer.is_answered = false;
         peer.sending.clear();
         self.peers.forget_source(region);
+        self.end_fetch_from(region);
+        self.end_cuts_of(region);
         self.replan();
+    }
+
+    /// What a peer says about cuts: its own, that it reads here, or one of its, that is read from here.
+    pub(crate) fn cut_said(&mut self, peer: (RegionId, Link), message: PeerMessage, now: Now) {
+        let (from, link) = peer;
+        match message {
+            PeerMessage::CutAsk { sealed, .. } => self.cut_asked(from, link, &sealed, now),
+            PeerMessage::EntriesAsk { cut, section, leaves, .. } => {
+                self.entries_asked(peer, cut, section, &leaves, now);
+            }
+            PeerMessage::CutDone { cut, .. } => self.cut_done(from, link, cut),
+            PeerMessage::Cut { cut, head, sums, .. } => self.cut_opened(peer, cut, head, sums, now),
+            PeerMessage::CutRefused { .. } => self.cut_refused(from, link, now),
+            PeerMessage::Entries { cut, section, entries, unknown, rest, sent, .. } => {
+                self.entries_came(peer, Came { cut, section, entries, unknown, rest, sent }, now);
+            }
+            other => unreachable!("not about cuts: {other:?}"),
+        }
     }
 
     /// Asks for each log where it should come from, and stops asking elsewhere.
@@ -96,7 +119,8 @@ impl Replica {
             self.intake.blocked().map(|(name, blocked)| (name, blocked.clone())).collect();
         let halted: Vec<LogName> = self.intake.halted().map(|(name, _)| name).collect();
         let plan = self.peers.plan(own, &blocked, |name| {
-            let is_wanted = self.state.logs.sealed(name).is_none() && !halted.contains(&name);
+            let is_wanted =
+                self.state.logs.sealed(name).is_none() && !halted.contains(&name) && !self.is_jumping(name);
             is_wanted.then(|| self.intake.received(name, &self.state.logs))
         });
         for (&name, &region) in &plan {
@@ -155,7 +179,7 @@ impl Replica {
             );
             return;
         }
-        if self.intake.is_dropped(name, header.seq) {
+        if self.is_jumping(name) || self.intake.is_dropped(name, header.seq) {
             return;
         }
         let unheld = batch.seals().find(|seal| {
@@ -244,9 +268,8 @@ impl Replica {
         // An ack may have moved the cursor on while the files were read: then it asks for what it stands at.
         if cursor.next == from {
             peer.sending.remove(&name);
-            let text =
-                format!("region {region} wants log {name:?} from {from} on, which is not in the files here");
-            self.notice("log_missing", text);
+            let log = log_id(self.options.shard, name);
+            self.send(region, PeerMessage::NotRetained { log, from });
             return;
         }
         self.serve(region, name);

@@ -121,6 +121,27 @@ impl Garbage {
         self.floors.sort_unstable();
     }
 
+    /// Joins another region's: what one side lacks although it has seen where it was written, it has acted on.
+    pub(crate) fn join(
+        &mut self,
+        theirs: Self,
+        they_hold: impl Fn(&Dot<LogName>) -> bool,
+        holds: impl Fn(&Dot<LogName>) -> bool,
+    ) {
+        self.floors.retain(|floor| theirs.floors.contains(floor) || !they_hold(&floor.dot));
+        self.stables.retain(|dot, _| theirs.stables.contains_key(dot) || !they_hold(dot));
+        for floor in theirs.floors.iter().filter(|floor| !holds(&floor.dot)) {
+            if let Err(at) = self.floors.binary_search(floor) {
+                self.floors.insert(at, *floor);
+            }
+        }
+        self.stables.extend(theirs.stables.into_iter().filter(|(dot, _)| !holds(dot)));
+        for (home, before) in theirs.forgotten {
+            let known = self.forgotten.entry(home).or_insert(before);
+            *known = before.max(*known);
+        }
+    }
+
     /// A canonical digest of it all.
     pub(crate) fn digest(&self) -> u128 {
         if self.floors.is_empty() && self.forgotten.is_empty() && self.stables.is_empty() {

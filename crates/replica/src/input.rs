@@ -6,6 +6,8 @@ use bytes::Bytes;
 use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, ShardId, TenantId, Time, VersionVector};
 use tombolo_codec::{Batch, Op, PeerMessage, Position, Schema, SessionPart};
 
+use crate::merge::Difference;
+
 /// When a write is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -277,6 +279,36 @@ pub enum Input {
         /// How far the peer may have written its own log.
         own: Position,
     },
+    /// A peer does not keep what was asked of a log.
+    NotRetained {
+        /// The peer.
+        from: RegionId,
+        /// The connection.
+        link: Link,
+        /// Which log.
+        log: LogId,
+        /// What was asked for.
+        seq: Seq,
+    },
+    /// A peer says something of the cut of this shard that one side of the connection has open for the other.
+    Cut {
+        /// The peer.
+        from: RegionId,
+        /// The connection.
+        link: Link,
+        /// One of the messages about cuts and entries.
+        message: Box<PeerMessage>,
+    },
+    /// What [`crate::Effect::Install`] asked for is durable.
+    Installed {
+        /// As it was given.
+        difference: Box<Difference>,
+    },
+    /// What [`crate::Effect::Install`] asked for cannot be done; nothing has changed.
+    InstallFailed {
+        /// Why.
+        text: String,
+    },
     /// Look after sessions that have expired and garbage; to be told every second or so.
     Tick,
     /// Stop or resume applying what a region wrote.
@@ -317,6 +349,17 @@ impl Input {
             }
             PeerMessage::StableAnswer { log, through, own } => {
                 (log.shard, Self::StableAnswered { from, link, log, through, own })
+            }
+            PeerMessage::NotRetained { log, from: seq } => {
+                (log.shard, Self::NotRetained { from, link, log, seq })
+            }
+            PeerMessage::CutAsk { shard, .. }
+            | PeerMessage::Cut { shard, .. }
+            | PeerMessage::CutRefused { shard }
+            | PeerMessage::EntriesAsk { shard, .. }
+            | PeerMessage::Entries { shard, .. }
+            | PeerMessage::CutDone { shard, .. } => {
+                (shard, Self::Cut { from, link, message: Box::new(message) })
             }
             PeerMessage::Hello(_)
             | PeerMessage::Acks { .. }

@@ -164,6 +164,23 @@ impl Intake {
         Receipt::Next
     }
 
+    /// A difference brought the state to a later end of a log: what waits here up to there is in it.
+    pub(crate) fn jump(&mut self, name: LogName, applied: &Logs) {
+        let end = applied.end(name);
+        let log = self.log(name, applied);
+        while log.queue.front().is_some_and(|batch| batch.header().seq <= end) {
+            log.queue_bytes -= log.queue.pop_front().map_or(0, |batch| batch.bytes().len());
+        }
+        if log.received < end {
+            log.received = end;
+            log.tail = applied.tail(name);
+        }
+        log.durable = log.durable.max(end);
+        log.blocked = None;
+        log.is_held_back = false;
+        log.is_dropping = false;
+    }
+
     /// Through which batch a log was received, durable or not.
     pub(crate) fn received(&self, name: LogName, applied: &Logs) -> Seq {
         self.logs.get(&name).map_or_else(|| applied.held(name), |log| log.received)

@@ -39,7 +39,7 @@ pub(crate) struct SealedBy {
 }
 
 /// Names, applied ends and seals of a shard's logs.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Logs {
     names: Vec<LogName>,
     indexes: BTreeMap<LogName, LogIndex>,
@@ -108,6 +108,14 @@ impl Logs {
         let name = (header.log.region, header.log.epoch);
         self.vector.advance(name.0, name.1, header.seq);
         self.tails.insert(name, Tail::of(header));
+    }
+
+    /// A state merge brought this state to a later end of a log.
+    pub(crate) fn jump(&mut self, end: &LogEnd) {
+        let name = (end.region, end.epoch);
+        self.vector.raise(end.region, end.epoch, end.seq);
+        let tail = Tail { digest: end.digest, ops_total: end.ops_total, clock: end.clock };
+        self.tails.insert(name, tail);
     }
 
     pub(crate) fn seal(&mut self, seal: Seal, by: LogName, at: Seq) {

@@ -91,13 +91,15 @@ pub(crate) struct Peers {
     pub(crate) sources: BTreeMap<LogName, RegionId>,
     /// What was last asked of whom, per log.
     pub(crate) asked: BTreeMap<LogName, (RegionId, Seq)>,
+    /// Who does not keep a log from where it was asked for, in this connection.
+    pub(crate) gone: BTreeMap<(RegionId, LogName), Seq>,
 }
 
 impl Peers {
     pub(crate) fn new(members: &[RegionId], own: RegionId) -> Self {
         let others = members.iter().filter(|&&member| member != own);
         let peers = others.map(|&member| (member, Peer::default())).collect();
-        Self { peers, sources: BTreeMap::new(), asked: BTreeMap::new() }
+        Self { peers, sources: BTreeMap::new(), asked: BTreeMap::new(), gone: BTreeMap::new() }
     }
 
     /// Every peer in the incarnation in which it was last met; none before all were.
@@ -114,6 +116,7 @@ impl Peers {
     pub(crate) fn forget_source(&mut self, region: RegionId) {
         self.sources.retain(|_, source| *source != region);
         self.asked.retain(|_, (source, _)| *source != region);
+        self.gone.retain(|(source, _), _| *source != region);
     }
 
     /// The peer, if a frame on this connection is still of interest.
@@ -131,6 +134,11 @@ impl Peers {
         (peer.is_answered && peer.epoch == Some(name.1)).then_some(name.0)
     }
 
+    /// Whether a peer said that it does not keep what comes next of a log.
+    fn is_gone(&self, region: RegionId, name: LogName, received: Seq) -> bool {
+        self.gone.get(&(region, name)).is_some_and(|&from| received.next() <= from)
+    }
+
     /// Whether what comes next of a log can come from where it is asked for now.
     pub(crate) fn is_coming(&self, name: LogName, received: Seq) -> bool {
         let Some(source) = self.sources.get(&name) else { return false };
@@ -140,14 +148,17 @@ impl Peers {
 
     /// Who has more of a log than `above`: the present source if it does, else who has most.
     fn holder(&self, name: LogName, above: Seq) -> Option<RegionId> {
-        let has_more = |peer: &Peer| peer.is_answered && peer.applied.get(name.0, name.1) > above;
+        let has_more = |region: RegionId, peer: &Peer| {
+            peer.is_answered && peer.applied.get(name.0, name.1) > above && !self.is_gone(region, name, above)
+        };
         let present = self.sources.get(&name).copied();
-        if let Some(region) = present.filter(|region| self.peers.get(region).is_some_and(has_more)) {
+        let goes_on = |region: &RegionId| self.peers.get(region).is_some_and(|peer| has_more(*region, peer));
+        if let Some(region) = present.filter(goes_on) {
             return Some(region);
         }
         self.peers
             .iter()
-            .filter(|(_, peer)| has_more(peer))
+            .filter(|(region, peer)| has_more(**region, peer))
             .max_by_key(|(_, peer)| peer.applied.get(name.0, name.1))
             .map(|(&region, _)| region)
     }
@@ -173,18 +184,20 @@ impl Peers {
     /// From whom to fetch a log that a seal waits for.
     fn holder_of_sealed(
         &self,
-        sealed: LogName,
+        (sealed, have): (LogName, Seq),
         by: LogName,
         blocked: &[(LogName, Blocked)],
     ) -> Option<RegionId> {
         let is_it = |region: &RegionId| {
             self.peers.get(region).is_some_and(|peer| peer.is_answered)
+                && !self.is_gone(*region, sealed, have)
                 && self.has_sealed(*region, sealed, blocked, blocked.len())
         };
         let present = self.sources.get(&sealed).copied().filter(is_it);
         let any = || self.peers.keys().copied().find(is_it);
         // Whoever sent the seal had applied it.
-        present.or_else(any).or_else(|| self.sources.get(&by).copied())
+        let sender = || self.sources.get(&by).copied().filter(|&region| !self.is_gone(region, sealed, have));
+        present.or_else(any).or_else(sender)
     }
 
     /// From whom each log should be fetched. `received` is how far each is here, `none` where a log is not wanted.
@@ -197,7 +210,8 @@ impl Peers {
         let mut plan = BTreeMap::new();
         for (&region, peer) in &self.peers {
             if let Some(epoch) = peer.epoch.filter(|_| peer.is_answered)
-                && received((region, epoch)).is_some()
+                && let Some(have) = received((region, epoch))
+                && !self.is_gone(region, (region, epoch), have)
             {
                 plan.insert((region, epoch), region);
             }
@@ -205,8 +219,9 @@ impl Peers {
         for peer in self.peers.values().filter(|peer| peer.is_answered) {
             for (name, end) in &peer.applied {
                 let Some(have) = received(name) else { continue };
-                if name == own || plan.contains_key(&name) || end <= have || self.live_writer(name).is_some()
-                {
+                let comes_from_writer =
+                    self.live_writer(name).is_some_and(|writer| !self.is_gone(writer, name, have));
+                if name == own || plan.contains_key(&name) || end <= have || comes_from_writer {
                     continue;
                 }
                 if let Some(holder) = self.holder(name, have) {
@@ -215,11 +230,10 @@ impl Peers {
             }
         }
         for (by, Blocked { on: sealed, end, .. }) in blocked {
-            let is_missing = received(*sealed).is_some_and(|have| have < *end);
-            if is_missing
+            if let Some(have) = received(*sealed).filter(|have| have < end)
                 && *sealed != own
                 && !plan.contains_key(sealed)
-                && let Some(region) = self.holder_of_sealed(*sealed, *by, blocked)
+                && let Some(region) = self.holder_of_sealed((*sealed, have), *by, blocked)
             {
                 plan.insert(*sealed, region);
             }
@@ -227,7 +241,8 @@ impl Peers {
         // While its writer is away, a log goes on coming from whoever relays it.
         for (&name, &region) in &self.sources {
             let is_up = self.peers.get(&region).is_some_and(|peer| peer.is_answered);
-            if is_up && received(name).is_some() && name != own {
+            let have = received(name).filter(|&have| !self.is_gone(region, name, have));
+            if is_up && have.is_some() && name != own {
                 plan.entry(name).or_insert(region);
             }
         }

@@ -9,7 +9,9 @@ use tombolo_codec::{Batch, Checkpoint};
 use tombolo_mutants::{Mutant, is_planted};
 
 use crate::barrier::{Reader, Waiters};
+use crate::cut::Cuts;
 use crate::effect::{Answer, Effect, Notice};
+use crate::fetch::Fetches;
 use crate::input::{Input, Now, Options, Ticket};
 use crate::intake::{Intake, Receipt};
 use crate::peers::Peers;
@@ -49,6 +51,8 @@ pub struct Replica {
     pub(crate) started_ms: u64,
     pub(crate) started_wall: Time,
     pub(crate) stability: Stability,
+    pub(crate) cuts: Cuts,
+    pub(crate) fetches: Fetches,
     pub(crate) effects: VecDeque<Effect>,
 }
 
@@ -76,6 +80,8 @@ impl Replica {
             started_ms: 0,
             started_wall: Time::ZERO,
             stability: Stability::default(),
+            cuts: Cuts::default(),
+            fetches: Fetches::default(),
             effects: VecDeque::new(),
             state,
             options,
@@ -202,7 +208,17 @@ impl Replica {
             Input::StableAnswered { from, link, log, through, own } => {
                 self.stable_answered(from, link, (log, through), own);
             }
-            Input::Tick => self.tick(now),
+            Input::NotRetained { from, link, log, seq } => {
+                self.not_retained(from, link, (log.region, log.epoch), seq, now);
+            }
+            Input::Cut { from, link, message } => self.cut_said((from, link), *message, now),
+            Input::Installed { difference } => self.installed(&difference, now),
+            Input::InstallFailed { text } => self.install_failed(&text, now),
+            Input::Tick => {
+                self.end_idle_cuts(now);
+                self.look_after_fetch(now);
+                self.tick(now);
+            }
             Input::PauseApply { peer, is_paused } => self.pause(peer, is_paused, now),
             Input::ClockAhead { is_ahead } => self.is_clock_ahead = is_ahead,
         }

@@ -3,14 +3,15 @@
 //! State, not rules: who may log what is decided at admission. A number below the mark is covered; so is one in the
 //! set (design.md §3.3).
 
-use hashbrown::HashMap;
 use smallvec::SmallVec;
 use tombolo_causality::{RegionId, SessionId, Time};
 use tombolo_codec::PayloadDigest;
 use tombolo_codec::checkpoint::{NumberState, SessionState};
 use tombolo_codec::records::SessionOp;
 use tombolo_mutants::{Mutant, is_planted};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+use crate::table::{Named, Table, Tree};
 
 /// What is known of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +24,9 @@ pub(crate) enum Known {
     Settled,
 }
 
-#[derive(Debug, Default)]
-struct Session {
+/// One session's numbers.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Session {
     mark: u64,
     /// Ascending by number; numbers come nearly in order, so inserts are at the back.
     ///
@@ -35,8 +37,7 @@ struct Session {
 /// All sessions that logged anything in a shard.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
-    sessions: HashMap<SessionId, Session, foldhash::fast::FixedState>,
-    digest: u128,
+    pub(crate) table: Table<SessionId, Session>,
 }
 
 fn hash(id: &SessionId, tag: u8, number: u64, digest: &[u8; 16]) -> u128 {
@@ -59,17 +60,46 @@ fn hash_number(id: &SessionId, number: u64, digest: &PayloadDigest) -> u128 {
     hash(id, 2, number, &digest.0)
 }
 
+impl Named for SessionId {
+    fn place(&self) -> u64 {
+        let mut out = [0u8; 34];
+        out[..2].copy_from_slice(&self.home.get().to_le_bytes());
+        out[2..18].copy_from_slice(&self.epoch.0.to_le_bytes());
+        out[18..26].copy_from_slice(&self.opened.0.to_le_bytes());
+        out[26..].copy_from_slice(&self.random.to_le_bytes());
+        xxh3_64(&out)
+    }
+}
+
+/// What a session adds to the digest.
+pub(crate) fn hash_session(id: &SessionId, session: &Session) -> u128 {
+    let numbers = session.numbers.iter();
+    numbers.fold(hash_mark(id, session.mark), |sum, (number, digest)| {
+        sum.wrapping_add(hash_number(id, *number, digest))
+    })
+}
+
+/// A session as checkpoints and peers have it.
+pub(crate) fn session_state(id: SessionId, session: &Session) -> SessionState {
+    let numbers = session.numbers.iter().map(|&(number, digest)| NumberState { number, digest }).collect();
+    SessionState { id, mark: session.mark, numbers }
+}
+
 impl Sessions {
     pub(crate) fn len(&self) -> usize {
-        self.sessions.len()
+        self.table.len()
     }
 
     pub(crate) fn digest(&self) -> u128 {
-        self.digest
+        self.table.tree().total()
+    }
+
+    fn get(&self, id: &SessionId) -> Option<&Session> {
+        self.table.get(id.place(), |known| known == id)
     }
 
     pub(crate) fn known(&self, id: &SessionId, number: u64) -> Known {
-        let Some(session) = self.sessions.get(id) else { return Known::New };
+        let Some(session) = self.get(id) else { return Known::New };
         if let Ok(at) = session.numbers.binary_search_by_key(&number, |&(known, _)| known) {
             return Known::Logged(session.numbers[at].1);
         }
@@ -82,40 +112,44 @@ impl Sessions {
     /// The `numbers_max` numbers from the mark on are always taken, however many lie above them: if the lowest open
     /// number were refused, the mark could never rise again. So a session holds at most twice that many.
     pub(crate) fn is_full(&self, id: &SessionId, number: u64, settled: u64, numbers_max: usize) -> bool {
-        let Some(session) = self.sessions.get(id) else { return false };
+        let Some(session) = self.get(id) else { return false };
         let mark = settled.max(session.mark);
         let below = session.numbers.partition_point(|&(known, _)| known < mark);
         session.numbers.len() - below >= numbers_max && number >= mark.saturating_add(numbers_max as u64)
     }
 
-    fn session(&mut self, id: SessionId) -> &mut Session {
-        let digest = &mut self.digest;
-        self.sessions.entry(id).or_insert_with(|| {
-            *digest = digest.wrapping_add(hash_mark(&id, 0));
-            Session::default()
-        })
+    /// The session to be changed, made first if there is none; its place, and the digests.
+    fn session(&mut self, id: SessionId) -> (u64, &mut Session, &mut Tree) {
+        let place = id.place();
+        let make = || (id, Session::default());
+        let (session, is_new, tree) = self.table.entry(place, |known| *known == id, make);
+        if is_new {
+            tree.change(place, 0, hash_mark(&id, 0));
+        }
+        (place, session, tree)
     }
 
     pub(crate) fn log(&mut self, op: &SessionOp) {
-        let session = self.session(op.session);
+        let (place, session, tree) = self.session(op.session);
         if op.number < session.mark {
             return;
         }
+        let mut before = 0;
         match session.numbers.binary_search_by_key(&op.number, |&(known, _)| known) {
             Err(at) => session.numbers.insert(at, (op.number, op.digest)),
             // Only an authority logs, and no two are one at a time; should that ever fail, all regions still agree.
             Ok(at) if op.digest < session.numbers[at].1 => {
                 let known = std::mem::replace(&mut session.numbers[at].1, op.digest);
-                self.digest = self.digest.wrapping_sub(hash_number(&op.session, op.number, &known));
+                before = hash_number(&op.session, op.number, &known);
             }
             Ok(_) => return,
         }
-        self.digest = self.digest.wrapping_add(hash_number(&op.session, op.number, &op.digest));
+        tree.change(place, before, hash_number(&op.session, op.number, &op.digest));
     }
 
     /// The lowest of a session's last `kept` numbers; 0 if it has no more than that.
     pub(crate) fn lowest_of_last(&self, id: &SessionId, kept: usize) -> u64 {
-        let numbers = self.sessions.get(id).map(|session| &session.numbers);
+        let numbers = self.get(id).map(|session| &session.numbers);
         let at = numbers.and_then(|numbers| numbers.len().checked_sub(kept).filter(|&at| at > 0));
         numbers.zip(at).map_or(0, |(numbers, at)| numbers[at].0)
     }
@@ -127,62 +161,50 @@ impl Sessions {
 
     /// Whether any session of a home was opened before a time. Cost: one pass over the sessions.
     pub(crate) fn has_any_before(&self, home: RegionId, before: Time) -> bool {
-        self.sessions.keys().any(|id| id.home == home && id.opened < before)
+        self.table.iter().any(|(id, _)| id.home == home && id.opened < before)
     }
 
     /// Drops the sessions of a home opened before a time. Cost: one pass over the sessions.
     pub(crate) fn forget(&mut self, home: RegionId, before: Time) {
-        let mut digest = self.digest;
-        self.sessions.retain(|id, session| {
-            let goes = id.home == home && id.opened < before;
-            if goes {
-                digest = digest.wrapping_sub(hash_mark(id, session.mark));
-                for (number, payload) in &session.numbers {
-                    digest = digest.wrapping_sub(hash_number(id, *number, payload));
-                }
-            }
-            !goes
+        self.table.drop_where(|id, session| {
+            (id.home == home && id.opened < before).then(|| hash_session(id, session))
         });
-        self.digest = digest;
     }
 
     /// Raises a session's settled mark; numbers below it are forgotten, as they can only be stale.
     pub(crate) fn mark(&mut self, id: SessionId, mark: u64) {
-        let session = self.session(id);
+        let (place, session, tree) = self.session(id);
         if mark <= session.mark {
             return;
         }
-        let mut change = hash_mark(&id, mark).wrapping_sub(hash_mark(&id, session.mark));
+        tree.change(place, hash_mark(&id, session.mark), hash_mark(&id, mark));
         session.mark = mark;
         let below = session.numbers.partition_point(|&(number, _)| number < mark);
         for (number, digest) in session.numbers.drain(..below) {
-            change = change.wrapping_sub(hash_number(&id, number, &digest));
+            tree.change(place, hash_number(&id, number, &digest), 0);
         }
         if session.numbers.is_empty() {
             session.numbers = SmallVec::new();
         }
-        self.digest = self.digest.wrapping_add(change);
     }
 
     pub(crate) fn dump(&self) -> Vec<SessionState> {
-        let dump = |(&id, session): (&SessionId, &Session)| SessionState {
-            id,
-            mark: session.mark,
-            numbers: session.numbers.iter().map(|&(number, digest)| NumberState { number, digest }).collect(),
-        };
-        self.sessions.iter().map(dump).collect()
+        self.table.iter().map(|(&id, session)| session_state(id, session)).collect()
     }
 
     pub(crate) fn restore(states: &[SessionState]) -> Self {
         let mut out = Self::default();
-        for state in states {
-            out.session(state.id);
-            out.mark(state.id, state.mark);
-            for &NumberState { number, digest } in &state.numbers {
-                out.log(&SessionOp { session: state.id, number, digest });
-            }
-        }
+        states.iter().for_each(|state| out.join(state));
         out
+    }
+
+    /// Lets another state of a session in: the greater mark, and the numbers of both that it does not settle.
+    pub(crate) fn join(&mut self, state: &SessionState) {
+        self.session(state.id);
+        self.mark(state.id, state.mark);
+        for &NumberState { number, digest } in &state.numbers {
+            self.log(&SessionOp { session: state.id, number, digest });
+        }
     }
 }
 

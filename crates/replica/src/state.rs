@@ -117,10 +117,15 @@ impl State {
         for stable in records.stables() {
             self.garbage.stable(stable, dot);
         }
+        self.act_on_stables();
+        Ok(())
+    }
+
+    /// Lets go of what the stability records name that this state has reached.
+    pub(crate) fn act_on_stables(&mut self) {
         while let Some(reached) = self.garbage.take_reached(&self.logs) {
             self.let_go(&reached);
         }
-        Ok(())
     }
 
     fn condition(&mut self, conditional: &Conditional<'_>, dot: Dot<LogName>) {
@@ -138,7 +143,7 @@ impl State {
     }
 
     fn let_go(&mut self, reached: &Reached) {
-        self.cells.drop_tombstones(reached.log, reached.through);
+        self.cells.drop_tombstones(reached.log, reached.through, &self.logs);
         for &(home, before) in &reached.forgotten {
             self.sessions.forget(home, before);
             self.cells.conditionals.forget(home, before);
@@ -154,13 +159,16 @@ impl State {
         ])
     }
 
+    /// All but the entries.
+    pub(crate) fn head(&self, clock: Time) -> Checkpoint {
+        let (floors, forgotten, stables) = self.garbage.dump();
+        let (logs, sealed) = (self.logs.ends(), self.logs.sealed_logs());
+        Checkpoint { clock, logs, sealed, floors, forgotten, stables, ..Checkpoint::default() }
+    }
+
     /// All of it, as a checkpoint holds it.
     pub(crate) fn dump(&self, clock: Time) -> Checkpoint {
-        let (floors, forgotten, stables) = self.garbage.dump();
         Checkpoint {
-            clock,
-            logs: self.logs.ends(),
-            sealed: self.logs.sealed_logs(),
             cells: self.cells.dump(&self.logs),
             sessions: if is_planted(Mutant::CheckpointWithoutSessions) {
                 Vec::new()
@@ -168,9 +176,7 @@ impl State {
                 self.sessions.dump()
             },
             conditionals: self.cells.conditionals.dump(),
-            floors,
-            forgotten,
-            stables,
+            ..self.head(clock)
         }
     }
 

@@ -74,7 +74,8 @@ fn a_fold_gives_the_state_that_the_other_log_would_have_written() {
     folded.fold((sealed, log(1)), (into, Dot { log: log(2), seq: Seq(1) }), &logs);
     let (mut written, mut logs) = (Cells::default(), Logs::default());
     add(&mut written, &mut logs, 2, 12);
-    set(&mut written, &logs, 2, 10, Some(b"x"));
+    // A register keeps the position that wrote it.
+    set(&mut written, &logs, 1, 10, Some(b"x"));
     assert_eq!(folded.digest(), written.digest());
 }
 

@@ -10,7 +10,9 @@ use tombolo_codec::{
     Batch, Checkpoint, Kind, Op, PeerMessage, Position, ReadValue, Schema, SessionPart, StampSource, Verb,
     request_digest,
 };
-use tombolo_replica::{Answer, Durability, Effect, Input, Link, Now, Options, Replica, Ticket, WritePart};
+use tombolo_replica::{
+    Answer, Difference, Durability, Effect, Input, Link, Now, Options, Replica, Ticket, WritePart,
+};
 
 pub(crate) const SHARD: ShardId = ShardId(0);
 
@@ -82,6 +84,9 @@ pub(crate) struct Node {
     pub(crate) replica: Replica,
     pub(crate) appended: Vec<Batch>,
     pub(crate) shipped: Vec<Batch>,
+    /// What was said of cuts, and what is to be installed.
+    pub(crate) said: Vec<PeerMessage>,
+    pub(crate) installs: Vec<Difference>,
     pub(crate) wall: Time,
     /// The incarnations that peers were last asked under.
     asked: Vec<(RegionId, Epoch)>,
@@ -115,6 +120,8 @@ impl Node {
             replica,
             appended: Vec::new(),
             shipped: Vec::new(),
+            said: Vec::new(),
+            installs: Vec::new(),
             wall: second(100),
             asked: Vec::new(),
             answers: BTreeMap::new(),
@@ -276,6 +283,11 @@ impl Node {
                 self.shipped.push(batch.clone());
             }
             out += &line(&effect);
+            if let Effect::Install(difference) = effect {
+                self.installs.push(*difference);
+            } else if let Effect::Send { message, .. } = effect {
+                self.said.push(message);
+            }
             out.push('\n');
         }
         out
@@ -358,7 +370,24 @@ fn line(effect: &Effect) -> String {
             let own = position_text(own);
             format!("tell r{peer}: {} is stable through #{through}, own log at {own}", log_text(*log))
         }
-        Effect::Send { peer, message, .. } => format!("send r{peer}: {message:?}"),
+        Effect::Send { peer, message, .. } => match message {
+            PeerMessage::NotRetained { log, from } => {
+                format!("tell r{peer}: {} is not kept from #{from}", log_text(*log))
+            }
+            PeerMessage::CutAsk { .. } => format!("ask r{peer} for a cut"),
+            PeerMessage::Cut { .. } => format!("open a cut for r{peer}"),
+            PeerMessage::CutRefused { .. } => format!("tell r{peer}: no cut now"),
+            PeerMessage::EntriesAsk { section, leaves, .. } => {
+                format!("ask r{peer} for {} leaves of {section:?}", leaves.len())
+            }
+            PeerMessage::Entries { entries, unknown, rest, .. } => {
+                let count = entries.cells.len() + entries.sessions.len() + entries.conditionals.len();
+                format!("send r{peer} {count} entries, {} unknown, {} left", unknown.len(), rest.len())
+            }
+            PeerMessage::CutDone { .. } => format!("tell r{peer}: done with the cut"),
+            message => format!("send r{peer}: {message:?}"),
+        },
+        Effect::Install(difference) => format!("install {} cells", difference.state.cells.len()),
         Effect::Disconnect { peer, .. } => format!("hang up on r{peer}"),
         Effect::Describe { peer, received, applied, .. } => {
             format!(

@@ -2,6 +2,7 @@
 
 mod admission;
 mod conditional;
+mod difference;
 mod kit;
 mod order;
 mod peers;

@@ -1,0 +1,276 @@
+//! Cuts of a shard: the state at one vector, readable while the state goes on. They serve checkpoints, and peers whose
+//! histories are gone.
+//!
+//! Opening one copies the digests of the leaves and nothing else; see `table.rs` for how entries stay what they were.
+//! Start with [`Replica::begin_cut`] for a whole one, [`Replica::cut_asked`] for one that a peer reads in pieces.
+
+use std::collections::BTreeMap;
+
+use tombolo_causality::{RegionId, Time};
+use tombolo_codec::checkpoint::SealedLog;
+use tombolo_codec::limits::{ENTRIES_BYTES_TARGET, ENTRIES_LEAVES_MAX, FRAME_BYTES_MAX};
+use tombolo_codec::{Checkpoint, Entries, LeafAsk, LeafSums, PeerMessage, Section};
+
+use crate::cells::{counter_state, hash_counter, hash_register, register_state};
+use crate::conditionals::{conditional_states, hash_numbers};
+use crate::input::{Link, Now};
+use crate::replica::Replica;
+use crate::sessions::{hash_session, session_state};
+use crate::state::State;
+use crate::table::{CutId, PARTS_COUNT, Tree, print_of};
+
+/// Cuts that peers may have open at once: each keeps a copy of what changes meanwhile.
+const PEER_CUTS_MAX: usize = 4;
+/// A cut of which nothing was asked for so long is closed.
+const PEER_CUT_IDLE_MS_MAX: u64 = 60_000;
+/// What an entry costs beside its keys and values, about.
+const ENTRY_BYTES: usize = 96;
+
+/// A cut that a peer reads.
+#[derive(Debug)]
+struct PeerCut {
+    peer: RegionId,
+    link: Link,
+    asked_ms: u64,
+}
+
+/// The cuts of a shard.
+#[derive(Debug, Default)]
+pub(crate) struct Cuts {
+    last: u64,
+    of_peers: BTreeMap<CutId, PeerCut>,
+}
+
+/// An entry with what is needed to send it.
+struct Entry<'a> {
+    print: u64,
+    bytes: usize,
+    put: Box<dyn FnOnce(&mut Entries) + 'a>,
+}
+
+impl State {
+    fn trees(&self) -> [(Section, &Tree, usize); 4] {
+        [
+            (Section::Counters, self.cells.counters.tree(), self.cells.counters.len()),
+            (Section::Registers, self.cells.registers.tree(), self.cells.registers.len()),
+            (Section::Sessions, self.sessions.table.tree(), self.sessions.table.len()),
+            (
+                Section::Conditionals,
+                self.cells.conditionals.table.tree(),
+                self.cells.conditionals.table.len(),
+            ),
+        ]
+    }
+
+    /// The digests of every section.
+    pub(crate) fn sums(&self) -> Vec<LeafSums> {
+        let sums = |(section, tree, len): (Section, &Tree, usize)| LeafSums {
+            section,
+            entries_count: len as u64,
+            sums: tree.leaves().to_vec(),
+        };
+        self.trees().map(sums).into()
+    }
+
+    fn begin_cut(&mut self, id: CutId) {
+        self.cells.counters.begin_cut(id);
+        self.cells.registers.begin_cut(id);
+        self.sessions.table.begin_cut(id);
+        self.cells.conditionals.table.begin_cut(id);
+    }
+
+    fn end_cut(&mut self, id: CutId) {
+        self.cells.counters.end_cut(id);
+        self.cells.registers.end_cut(id);
+        self.sessions.table.end_cut(id);
+        self.cells.conditionals.table.end_cut(id);
+    }
+
+    /// The entries of one leaf in a cut.
+    fn each_in_cut(&self, id: CutId, section: Section, leaf: u16, mut each: impl FnMut(Entry<'_>)) {
+        let leaves = [leaf];
+        match section {
+            Section::Counters => self.cells.counters.read_cut(id, &leaves, |_, name, counter| {
+                each(Entry {
+                    print: print_of(hash_counter(name.tenant, &name.key, counter, &self.logs)),
+                    bytes: ENTRY_BYTES + name.key.len() + 50 * counter.slots().len(),
+                    put: Box::new(|out| out.cells.push(counter_state(name, counter, &self.logs))),
+                });
+            }),
+            Section::Registers => self.cells.registers.read_cut(id, &leaves, |_, name, register| {
+                each(Entry {
+                    print: print_of(hash_register(name.tenant, &name.key, register)),
+                    bytes: ENTRY_BYTES + name.key.len() + register.value().map_or(0, <[u8]>::len),
+                    put: Box::new(|out| out.cells.push(register_state(name, register))),
+                });
+            }),
+            Section::Sessions => self.sessions.table.read_cut(id, &leaves, |_, name, session| {
+                let state = session_state(*name, session);
+                each(Entry {
+                    print: print_of(hash_session(name, session)),
+                    bytes: ENTRY_BYTES + 24 * state.numbers.len(),
+                    put: Box::new(|out| out.sessions.push(state)),
+                });
+            }),
+            Section::Conditionals => {
+                self.cells.conditionals.table.read_cut(id, &leaves, |_, session, numbers| {
+                    let states: Vec<_> = conditional_states(*session, numbers).collect();
+                    let adds = states.iter().flat_map(|state| &state.adds);
+                    let adds_bytes: usize = adds.map(|add| 64 + add.key.len()).sum();
+                    each(Entry {
+                        print: print_of(hash_numbers(session, numbers)),
+                        bytes: ENTRY_BYTES * (1 + states.len()) + adds_bytes,
+                        put: Box::new(|out| out.conditionals.extend(states)),
+                    });
+                });
+            }
+        }
+    }
+}
+
+impl Replica {
+    /// Opens a cut of the whole shard; gives its vector, seals, floors and stability records. The entries are read with
+    /// [`Replica::read_cut`], part by part; what waits in between is handled meanwhile.
+    pub fn begin_cut(&mut self) -> (CutId, Checkpoint) {
+        let id = self.open_cut();
+        (id, self.state.head(self.clock.last()))
+    }
+
+    /// The next entries of a cut, from `part` 0 on, each part once and in order; none after the last one, and the cut is
+    /// closed.
+    pub fn read_cut(&mut self, id: CutId, part: usize) -> Option<Entries> {
+        if part >= PARTS_COUNT {
+            self.end_cut(id);
+            return None;
+        }
+        let mut out = Entries::default();
+        let State { cells, sessions, logs, .. } = &mut self.state;
+        cells.counters.pass_cut(id, part, |_, name, counter| {
+            out.cells.push(counter_state(name, counter, logs));
+        });
+        cells.registers.pass_cut(id, part, |_, name, register| {
+            out.cells.push(register_state(name, register));
+        });
+        sessions.table.pass_cut(id, part, |_, name, session| {
+            out.sessions.push(session_state(*name, session));
+        });
+        cells.conditionals.table.pass_cut(id, part, |_, session, numbers| {
+            out.conditionals.extend(conditional_states(*session, numbers));
+        });
+        Some(out)
+    }
+
+    /// Closes a cut before its end.
+    pub fn end_cut(&mut self, id: CutId) {
+        self.state.end_cut(id);
+        self.cuts.of_peers.remove(&id);
+    }
+
+    fn open_cut(&mut self) -> CutId {
+        self.cuts.last += 1;
+        let id = CutId(self.cuts.last);
+        self.state.begin_cut(id);
+        id
+    }
+
+    /// Opens a cut for a peer; an earlier one of it is closed.
+    pub(crate) fn cut_asked(&mut self, from: RegionId, link: Link, sealed: &[SealedLog], now: Now) {
+        if self.peers.on(from, link).is_none() {
+            return;
+        }
+        let shard = self.options.shard;
+        self.end_cuts_of(from);
+        if self.cuts.of_peers.len() >= PEER_CUTS_MAX {
+            self.send(from, PeerMessage::CutRefused { shard });
+            return;
+        }
+        let id = self.open_cut();
+        self.cuts.of_peers.insert(id, PeerCut { peer: from, link, asked_ms: now.monotonic_ms });
+        // Digests compare under the same seals only: the asker applies ours to its own first, we cannot apply its.
+        let knows =
+            |sealed: &SealedLog| self.state.logs.sealed((sealed.seal.region, sealed.seal.epoch)).is_some();
+        let sums = sealed.iter().all(knows).then(|| self.state.sums());
+        // No reading of this region's clock leaves it but in stamps: the asker keeps its own.
+        let head = self.state.head(Time::ZERO);
+        self.send(from, PeerMessage::Cut { shard, cut: id.0, head, sums });
+    }
+
+    pub(crate) fn entries_asked(
+        &mut self,
+        (from, link): (RegionId, Link),
+        cut: u64,
+        section: Section,
+        leaves: &[LeafAsk],
+        now: Now,
+    ) {
+        let id = CutId(cut);
+        let shard = self.options.shard;
+        let known = self.cuts.of_peers.get_mut(&id).filter(|it| it.peer == from && it.link == link);
+        let Some(open) = known else {
+            if self.peers.on(from, link).is_some() {
+                self.send(from, PeerMessage::CutRefused { shard });
+            }
+            return;
+        };
+        open.asked_ms = now.monotonic_ms;
+        let message = self.entries(id, section, leaves);
+        self.send(from, message);
+    }
+
+    /// The entries of some leaves that the asker does not know, as many as go into one answer.
+    fn entries(&self, id: CutId, section: Section, leaves: &[LeafAsk]) -> PeerMessage {
+        let (mut entries, mut unknown, mut rest, mut sent) = (Entries::default(), vec![], vec![], vec![]);
+        let mut bytes = 0;
+        for ask in leaves.iter().take(ENTRIES_LEAVES_MAX) {
+            if bytes >= ENTRIES_BYTES_TARGET {
+                rest.push(ask.leaf);
+                continue;
+            }
+            let mut known: BTreeMap<u64, bool> = ask.known.iter().map(|&print| (print, false)).collect();
+            let (mut is_cut_short, mut of_leaf) = (false, Vec::new());
+            self.state.each_in_cut(id, section, ask.leaf, |entry| {
+                if let Some(is_met) = known.get_mut(&entry.print) {
+                    *is_met = true;
+                } else if bytes + entry.bytes < FRAME_BYTES_MAX / 4 {
+                    bytes += entry.bytes;
+                    of_leaf.push(entry.print);
+                    (entry.put)(&mut entries);
+                } else {
+                    is_cut_short = true;
+                }
+            });
+            if is_cut_short {
+                rest.push(ask.leaf);
+                sent = of_leaf;
+                bytes = ENTRIES_BYTES_TARGET;
+            } else {
+                unknown.extend(known.into_iter().filter(|(_, is_met)| !is_met).map(|(print, _)| print));
+            }
+        }
+        rest.extend(leaves.iter().skip(ENTRIES_LEAVES_MAX).map(|ask| ask.leaf));
+        PeerMessage::Entries { shard: self.options.shard, cut: id.0, section, entries, unknown, rest, sent }
+    }
+
+    pub(crate) fn cut_done(&mut self, from: RegionId, link: Link, cut: u64) {
+        let id = CutId(cut);
+        if self.cuts.of_peers.get(&id).is_some_and(|it| it.peer == from && it.link == link) {
+            self.end_cut(id);
+        }
+    }
+
+    /// A connection ended, or a new cut replaces the old one.
+    pub(crate) fn end_cuts_of(&mut self, peer: RegionId) {
+        let of_peer = self.cuts.of_peers.iter().filter(|(_, cut)| cut.peer == peer);
+        for id in of_peer.map(|(&id, _)| id).collect::<Vec<_>>() {
+            self.end_cut(id);
+        }
+    }
+
+    pub(crate) fn end_idle_cuts(&mut self, now: Now) {
+        let is_idle = |cut: &PeerCut| cut.asked_ms + PEER_CUT_IDLE_MS_MAX < now.monotonic_ms;
+        let idle = self.cuts.of_peers.iter().filter(|(_, cut)| is_idle(cut));
+        for id in idle.map(|(&id, _)| id).collect::<Vec<_>>() {
+            self.end_cut(id);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The digests of this state as they are under the seals that another region knows: only then do they compare.
+//!
+//! Mostly both know the same seals, and the digests kept at every write are what is asked for. Else what the unknown
+//! seals fold is hashed anew: one pass over the counters, once a difference, and nothing is changed.
+
+use tombolo_codec::{Checkpoint, LeafSums, Section};
+use tombolo_crdt::{Counter, Dot};
+
+use crate::cells::{CellKey, hash_counter, hash_register};
+use crate::conditionals::{Numbers, folded, hash_numbers};
+use crate::logs::{LogIndex, LogName};
+use crate::merge::{Both, Theirs};
+use crate::sessions::hash_session;
+use crate::state::State;
+use crate::table::{Named, leaf_of, print_of};
+
+/// Logs that only the other side has taken over, and where they stand there.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    folds: Vec<(LogIndex, LogIndex, LogName, Dot<LogName>)>,
+}
+
+impl View {
+    fn counter(&self, counter: &Counter<LogIndex>) -> Option<Counter<LogIndex>> {
+        let is_due = |log: LogIndex| self.folds.iter().any(|fold| fold.0 == log);
+        if self.folds.is_empty() || !counter.slots().iter().any(|slot| is_due(slot.log)) {
+            return None;
+        }
+        let mut counter = counter.clone();
+        self.folds.iter().for_each(|fold| counter.fold(fold.0, fold.1));
+        Some(counter)
+    }
+
+    fn numbers(&self, numbers: &Numbers) -> Option<Numbers> {
+        let mut out = None;
+        for (_, _, sealed, into) in &self.folds {
+            let numbers = out.as_ref().unwrap_or(numbers);
+            if numbers.values().flatten().any(|copy| copy.dot.log == *sealed) {
+                out = Some(folded(numbers, *sealed, *into));
+            }
+        }
+        out
+    }
+}
+
+impl State {
+    /// This state under the seals of another one's head.
+    pub(crate) fn view_under(&mut self, head: &Checkpoint) -> View {
+        let theirs = Theirs::of(head);
+        let before = self.logs.clone();
+        let both = Both { mine: &before, theirs: &theirs };
+        let mut view = View::default();
+        for name in both.sealed_there() {
+            let into = both.place(Dot { log: name, seq: tombolo_causality::Seq::ZERO });
+            view.folds.push((self.logs.index(name), self.logs.index(into.log), name, into));
+        }
+        view
+    }
+
+    /// The digests of every section in a view.
+    pub(crate) fn sums_in(&self, view: &View) -> Vec<LeafSums> {
+        let mut all = self.sums();
+        if view.folds.is_empty() {
+            return all;
+        }
+        for of in &mut all {
+            let sums = &mut of.sums;
+            let mut change = |place: u64, before: u128, after: u128| {
+                let leaf = &mut sums[usize::from(leaf_of(place))];
+                *leaf = leaf.wrapping_sub(print_of(before)).wrapping_add(print_of(after));
+            };
+            match of.section {
+                Section::Counters => {
+                    for (name, counter) in self.cells.counters.iter() {
+                        if let Some(folded) = view.counter(counter) {
+                            let hash = |it| hash_counter(name.tenant, &name.key, it, &self.logs);
+                            change(name.place(), hash(counter), hash(&folded));
+                        }
+                    }
+                }
+                Section::Conditionals => {
+                    for (session, numbers) in self.cells.conditionals.table.iter() {
+                        if let Some(folded) = view.numbers(numbers) {
+                            let hash = |it| hash_numbers(session, it);
+                            change(session.place(), hash(numbers), hash(&folded));
+                        }
+                    }
+                }
+                // Registers keep the position that wrote them, sessions name no log.
+                Section::Registers | Section::Sessions => {}
+            }
+        }
+        all
+    }
+
+    /// The digest of every entry of some leaves in a view; of registers with the name.
+    pub(crate) fn each_print(
+        &self,
+        view: &View,
+        section: Section,
+        leaves: &[u16],
+        mut each: impl FnMut(u16, u64, Option<&CellKey>),
+    ) {
+        match section {
+            Section::Counters => self.cells.counters.read(leaves, |leaf, name, counter| {
+                let folded = view.counter(counter);
+                let counter = folded.as_ref().unwrap_or(counter);
+                each(leaf, print_of(hash_counter(name.tenant, &name.key, counter, &self.logs)), None);
+            }),
+            Section::Registers => self.cells.registers.read(leaves, |leaf, name, register| {
+                each(leaf, print_of(hash_register(name.tenant, &name.key, register)), Some(name));
+            }),
+            Section::Sessions => self.sessions.table.read(leaves, |leaf, name, session| {
+                each(leaf, print_of(hash_session(name, session)), None);
+            }),
+            Section::Conditionals => {
+                self.cells.conditionals.table.read(leaves, |leaf, session, numbers| {
+                    let folded = view.numbers(numbers);
+                    each(leaf, print_of(hash_numbers(session, folded.as_ref().unwrap_or(numbers))), None);
+                });
+            }
+        }
+    }
+}
