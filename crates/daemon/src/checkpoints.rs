@@ -5,13 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashSet;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tombolo_causality::{LogId, ShardId};
 use tombolo_codec::{Checkpoint, Position, Reject, RejectCode};
-use tombolo_replica::{Notice, Replica};
+use tombolo_replica::{Difference, Input, Notice, Replica, joined};
 use tombolo_wal::Errand;
 
 use crate::service::Region;
+
+/// Parts of a cut that are read before what waits is handled.
+const PARTS_AT_ONCE: usize = 8;
+/// Pause before an errand is offered again to a committer that took none.
+const ERRAND_AGAIN: Duration = Duration::from_millis(5);
 
 /// Logs that ended and went as a whole in this process.
 ///
@@ -56,40 +61,122 @@ pub(crate) async fn write_all(region: &Region) -> Result<usize, Reject> {
     Ok(count)
 }
 
-async fn write(region: &Region, shard: ShardId) -> Result<(), Reject> {
+fn refused(text: impl std::fmt::Display) -> Reject {
+    Reject::new(RejectCode::StorageFailed, format!("no checkpoint was written: {text}"))
+}
+
+fn stopping() -> Reject {
+    Reject::new(RejectCode::ShuttingDown, "the daemon is stopping")
+}
+
+/// A shard's state at one vector. It is read part by part, so that what waits in between is not held up.
+async fn read(region: &Region, shard: ShardId) -> Result<Checkpoint, Reject> {
+    let shards = &region.shared().shards;
+    let (cut, mut checkpoint) =
+        shards.alter(shard, |replica| replica.begin_cut()).await.map_err(|_| stopping())?;
+    let mut part = 0;
+    loop {
+        let parts = move |replica: &mut Replica| {
+            (part..part + PARTS_AT_ONCE).map_while(|part| replica.read_cut(cut, part)).collect::<Vec<_>>()
+        };
+        let read = shards.alter(shard, parts).await.map_err(|_| stopping())?;
+        let is_last = read.len() < PARTS_AT_ONCE;
+        for entries in read {
+            checkpoint.cells.extend(entries.cells);
+            checkpoint.sessions.extend(entries.sessions);
+            checkpoint.conditionals.extend(entries.conditionals);
+        }
+        if is_last {
+            return Ok(checkpoint);
+        }
+        part += PARTS_AT_ONCE;
+    }
+}
+
+/// Makes a checkpoint durable.
+async fn keep_one(region: &Region, shard: ShardId, checkpoint: &Arc<Checkpoint>) -> Result<(), Reject> {
+    let (content, cluster) = (checkpoint.clone(), region.shared().identity.cluster);
+    let encoded = tokio::task::spawn_blocking(move || content.encode(cluster, shard)).await;
+    let bytes = encoded.map_err(refused)?.map_err(refused)?;
+    match region.shared().storage.run(|reply| Errand::Checkpoint { shard, bytes, reply }).await {
+        Some(written) => written.map_err(refused),
+        None => Err(Reject::new(RejectCode::Busy, "too many checkpoints wait already").retry_after_ms(1_000)),
+    }
+}
+
+/// Installs what shards have fetched, until `stop`.
+pub(crate) async fn install_all(
+    region: Region,
+    mut installs: mpsc::UnboundedReceiver<(ShardId, Box<Difference>)>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let next = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            next = installs.recv() => next,
+        };
+        let Some((shard, difference)) = next else { return };
+        let input = match install(&region, shard, difference).await {
+            Ok(difference) => Input::Installed { difference },
+            Err(reject) => Input::InstallFailed { text: reject.text },
+        };
+        region.shared().shards.tell(shard, input).await;
+    }
+}
+
+/// Makes a checkpoint with the difference durable, then lets the files of the logs that it brings further go on behind
+/// it: recovery takes a hole that no checkpoint covers for rot.
+async fn install(
+    region: &Region,
+    shard: ShardId,
+    difference: Box<Difference>,
+) -> Result<Box<Difference>, Reject> {
     let shared = region.shared();
     let _alone = shared.checkpointing.lock().await;
-    let refused =
-        |text: String| Reject::new(RejectCode::StorageFailed, format!("no checkpoint was written: {text}"));
-    let stopping = || Reject::new(RejectCode::ShuttingDown, "the daemon is stopping");
-    let cluster = shared.identity.cluster;
-    let look = |replica: &Replica, _| Arc::new(replica.checkpoint());
-    let checkpoint = shared.shards.inspect(shard, look).await.map_err(|_| stopping())?;
-    let content = checkpoint.clone();
-    let encoded = tokio::task::spawn_blocking(move || content.encode(cluster, shard)).await;
-    let bytes = match encoded {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(error)) => return Err(refused(error.to_string())),
-        Err(error) => return Err(refused(error.to_string())),
-    };
-    match shared.storage.run(|reply| Errand::Checkpoint { shard, bytes, reply }).await {
-        Some(Ok(())) => {}
-        Some(Err(error)) => return Err(refused(error.to_string())),
-        None => {
-            return Err(
-                Reject::new(RejectCode::Busy, "too many checkpoints wait already").retry_after_ms(1_000)
-            );
+    let own = read(region, shard).await?;
+    let join = move || joined(&own, &difference).map(|(checkpoint, moved)| (checkpoint, moved, difference));
+    let (checkpoint, moved, difference) =
+        tokio::task::spawn_blocking(join).await.map_err(refused)?.map_err(refused)?;
+    let checkpoint = Arc::new(checkpoint);
+    keep_one(region, shard, &checkpoint).await?;
+    shared.checkpoints.insert(shard, without_entries(&checkpoint));
+    for end in &moved.ends {
+        let log = LogId { shard, region: end.region, epoch: end.epoch };
+        loop {
+            match shared.storage.run(|reply| Errand::Advance { log, end: end.into(), reply }).await {
+                Some(Ok(())) => break,
+                // The log takes no more batches; its shard is told of that by the next one.
+                Some(Err(error)) => {
+                    tracing::error!("log {log:?} does not go on behind a difference: {error}");
+                    break;
+                }
+                None => tokio::time::sleep(ERRAND_AGAIN).await,
+            }
         }
     }
-    // If this checkpoint should rot, the one before must still find the logs behind it: prune only what that covers.
-    let standing = Checkpoint {
+    tracing::info!(%shard, logs_count = moved.ends.len(), "installed a difference");
+    Ok(difference)
+}
+
+fn without_entries(checkpoint: &Checkpoint) -> Checkpoint {
+    Checkpoint {
         clock: checkpoint.clock,
         logs: checkpoint.logs.clone(),
         sealed: checkpoint.sealed.clone(),
         ..Checkpoint::default()
-    };
-    let Some(before) = shared.checkpoints.insert(shard, standing) else { return Ok(()) };
-    let look = move |replica: &Replica, _| replica.prunable(&before);
+    }
+}
+
+async fn write(region: &Region, shard: ShardId) -> Result<(), Reject> {
+    let shared = region.shared();
+    let _alone = shared.checkpointing.lock().await;
+    let checkpoint = Arc::new(read(region, shard).await?);
+    keep_one(region, shard, &checkpoint).await?;
+    // If this checkpoint should rot, the one before must still find the logs behind it: prune only what that covers.
+    let standing = shared.checkpoints.insert(shard, without_entries(&checkpoint));
+    let Some(before) = standing else { return Ok(()) };
+    let look = move |replica: &Replica, _| replica.prunable(&before, false);
     let prunable = shared.shards.inspect(shard, look).await.map_err(|_| stopping())?;
     for (position, has_ended) in shared.pruned.rest(prunable) {
         let (log, through) = (position.log, position.seq);

@@ -22,7 +22,7 @@ use tombolo_transport::{Channel, Frame, LANES_MAX, Link, LinkError, Transport};
 use self::pace::{End, Pace};
 use crate::clock::wall;
 use crate::metrics::PeerLabel;
-use crate::node::{Description, LinkQueues, Outlets, PeerOutlet, Shards};
+use crate::node::{Bulk, Description, LinkQueues, Outlets, PeerOutlet, Shards};
 use crate::skew::Skew;
 
 /// Time between two attempts to reach a peer.
@@ -465,14 +465,18 @@ async fn dial<T: Transport>(
     }
 }
 
-async fn send_batches<L: Link>(link: L, lane: u8, mut queue: mpsc::UnboundedReceiver<Batch>) -> Ended {
+async fn send_batches<L: Link>(link: L, lane: u8, mut queue: mpsc::UnboundedReceiver<Bulk>) -> Ended {
     let mut batches = Vec::with_capacity(BATCHES_MAX);
     loop {
         if queue.recv_many(&mut batches, BATCHES_MAX).await == 0 {
             // The queues were replaced; whoever did it ends the link.
             return std::future::pending().await;
         }
-        let frames = batches.drain(..).map(|batch| Frame::new(KIND_BATCH, batch.bytes().clone())).collect();
+        let frame = |bulk| match bulk {
+            Bulk::Batch(batch) => Frame::new(KIND_BATCH, batch.bytes().clone()),
+            Bulk::Message(message) => Frame::new(KIND_MESSAGE, message.encode()),
+        };
+        let frames = batches.drain(..).map(frame).collect();
         if let Err(error) = link.send(Channel::Lane(lane), frames).await {
             return error.into();
         }
@@ -492,6 +496,19 @@ async fn receive_batches<L: Link>(
             Ok(frame) => frame,
             Err(error) => return error.into(),
         };
+        if frame.kind == KIND_MESSAGE {
+            let said = match decode_peer(&frame.body) {
+                Ok(message) if message.lane().is_some() => Input::said(from, id, message),
+                Ok(_) => {
+                    return Ended::Protocol("sent a message for the control stream on a lane".to_owned());
+                }
+                Err(error) => return Ended::Protocol(error.to_string()),
+            };
+            if let Some((shard, input)) = said {
+                shards.tell(shard, input).await;
+            }
+            continue;
+        }
         if frame.kind != KIND_BATCH {
             return Ended::Protocol(format!("sent a frame of kind {} on a lane", frame.kind));
         }

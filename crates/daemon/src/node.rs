@@ -7,7 +7,7 @@ use dashmap::DashMap;
 use tokio::sync::{mpsc, oneshot};
 use tombolo_causality::{RegionId, ShardId, VersionVector};
 use tombolo_codec::{Batch, PeerMessage};
-use tombolo_replica::{Effect, Input, Link, Now, Replica, Ticket};
+use tombolo_replica::{Difference, Effect, Input, Link, Now, Replica, Ticket};
 
 use crate::acks::AckBoard;
 use crate::findings::Findings;
@@ -22,13 +22,21 @@ pub(crate) struct Description {
     pub(crate) applied: VersionVector,
 }
 
+/// What travels on a lane.
+#[derive(Debug)]
+pub(crate) enum Bulk {
+    Batch(Batch),
+    /// A part of a state.
+    Message(PeerMessage),
+}
+
 /// Where a live connection takes what is to be sent.
 ///
 /// The queues have no bound of their own: batches are bounded by the shards' windows, messages by their nature (one a
 /// log and change of plan).
 pub(crate) struct LinkQueues {
     pub(crate) link: Link,
-    pub(crate) lanes: Vec<mpsc::UnboundedSender<Batch>>,
+    pub(crate) lanes: Vec<mpsc::UnboundedSender<Bulk>>,
     pub(crate) control: mpsc::UnboundedSender<PeerMessage>,
     pub(crate) descriptions: mpsc::UnboundedSender<Description>,
     /// Ends the connection; the next one begins with a hello.
@@ -52,6 +60,8 @@ pub(crate) struct Outlets {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) findings: Arc<Findings>,
     pub(crate) whole_count: AtomicU64,
+    /// Differences that a shard wants to be made durable.
+    pub(crate) installs: mpsc::UnboundedSender<(ShardId, Box<Difference>)>,
     tickets: AtomicU64,
 }
 
@@ -60,6 +70,7 @@ impl Outlets {
         peers: impl IntoIterator<Item = (RegionId, String)>,
         metrics: Arc<Metrics>,
         findings: Arc<Findings>,
+        installs: mpsc::UnboundedSender<(ShardId, Box<Difference>)>,
     ) -> Self {
         let outlet = |name: String| {
             let label = PeerLabel { region: name.clone() };
@@ -74,7 +85,8 @@ impl Outlets {
             })
         };
         let peers = peers.into_iter().map(|(region, name)| (region, outlet(name))).collect();
-        Self { peers, metrics, findings, whole_count: AtomicU64::new(0), tickets: AtomicU64::new(1) }
+        let (whole_count, tickets) = (AtomicU64::new(0), AtomicU64::new(1));
+        Self { peers, metrics, findings, whole_count, installs, tickets }
     }
 
     /// A ticket that no one else has.
@@ -102,12 +114,17 @@ impl Outlets {
                     peer.batches.inc();
                     peer.bytes.inc_by(batch.bytes().len() as u64);
                     let lane = usize::from(shard.0) % queues.lanes.len();
-                    let _ = queues.lanes[lane].send(batch);
+                    let _ = queues.lanes[lane].send(Bulk::Batch(batch));
                 }
             }
             Effect::Send { peer, link, message } => {
                 if let Some((_, queues)) = self.queues(peer, link) {
-                    let _ = queues.control.send(message);
+                    if let Some(shard) = message.lane() {
+                        let lane = usize::from(shard.0) % queues.lanes.len();
+                        let _ = queues.lanes[lane].send(Bulk::Message(message));
+                    } else {
+                        let _ = queues.control.send(message);
+                    }
                 }
             }
             Effect::Disconnect { peer, link } => {
@@ -139,7 +156,8 @@ impl Outlets {
             | Effect::Answer { .. }
             | Effect::Reached { .. }
             | Effect::Voided { .. }
-            | Effect::Load { .. } => unreachable!("the shard's own task runs these"),
+            | Effect::Load { .. }
+            | Effect::Install(_) => unreachable!("the shard's own task runs these"),
         }
     }
 }
@@ -198,6 +216,18 @@ impl Shards {
         handle.commands.send(command).await.map_err(|_| Stopped)
     }
 
+    /// Runs `change` in the shard's task and gives what came of it.
+    pub(crate) async fn alter<T: Send + 'static>(
+        &self,
+        shard: ShardId,
+        change: impl FnOnce(&mut Replica) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        let change = move |replica: &mut Replica, _: Now| drop(reply.send(change(replica)));
+        self.ask(shard, Command::Inspect(Box::new(change))).await?;
+        answer.await.map_err(|_| Stopped)
+    }
+
     /// Runs `look` in the shard's task and gives what it saw.
     pub(crate) async fn inspect<T: Send + 'static>(
         &self,
@@ -205,7 +235,7 @@ impl Shards {
         look: impl FnOnce(&Replica, Now) -> T + Send + 'static,
     ) -> Result<T, Stopped> {
         let (reply, answer) = oneshot::channel();
-        let look = move |replica: &Replica, now: Now| drop(reply.send(look(replica, now)));
+        let look = move |replica: &mut Replica, now: Now| drop(reply.send(look(replica, now)));
         self.ask(shard, Command::Inspect(Box::new(look))).await?;
         answer.await.map_err(|_| Stopped)
     }

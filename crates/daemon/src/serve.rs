@@ -304,7 +304,8 @@ impl Daemon {
         let sockets = bind(&own, &identity, members).await?;
 
         let others = names.iter().filter(|&(&id, _)| id != own.id).map(|(&id, name)| (id, name.clone()));
-        let outlets = Arc::new(Outlets::new(others, metrics.clone(), findings.clone()));
+        let (installs, to_install) = mpsc::unbounded_channel();
+        let outlets = Arc::new(Outlets::new(others, metrics.clone(), findings.clone(), installs));
         let mut disk_senders = Vec::new();
         let mut disk_receivers = Vec::new();
         for _ in &recovered {
@@ -388,6 +389,7 @@ impl Daemon {
         tracing::info!(region = own.name, %epoch, batches_count, recovery_ms, "recovered");
         let Sockets { peers, clients, http, resp } = sockets;
         let stop = watch::Sender::new(false);
+        tasks.spawn(checkpoints::install_all(region.clone(), to_install, stop.subscribe()));
         if !losses.is_empty() {
             tasks.spawn(losses::watch(region.clone(), losses, stop.subscribe()));
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tombolo_causality::{RegionId, ShardId};
 use tombolo_codec::{Batch, Position, ReadValue, Reject};
-use tombolo_replica::{Answer, Effect, Input, Now, Outcome, Replica, Ticket, WritePart};
+use tombolo_replica::{Answer, Difference, Effect, Input, Now, Outcome, Replica, Ticket, WritePart};
 
 use crate::clock::Clock;
 use crate::node::Outlets;
@@ -47,7 +47,7 @@ pub(crate) enum Command {
 }
 
 /// Looks at a shard in its own task.
-pub(crate) type Look = Box<dyn FnOnce(&Replica, Now) + Send>;
+pub(crate) type Look = Box<dyn FnOnce(&mut Replica, Now) + Send>;
 
 enum Waiting {
     Check(oneshot::Sender<Result<Box<WritePart>, Reject>>),
@@ -73,6 +73,8 @@ pub(crate) struct ShardTask {
     waiting: BTreeMap<Ticket, Waiting>,
     /// Batches that the committer's queue had no room for, in order.
     held_back: VecDeque<Batch>,
+    /// What is to be made durable once every batch before it was handed to the committer.
+    install: Option<Box<Difference>>,
 }
 
 impl ShardTask {
@@ -83,7 +85,16 @@ impl ShardTask {
         outlets: Arc<Outlets>,
         storage: Arc<Storage>,
     ) -> Self {
-        Self { shard, replica, clock, outlets, storage, waiting: BTreeMap::new(), held_back: VecDeque::new() }
+        Self {
+            shard,
+            replica,
+            clock,
+            outlets,
+            storage,
+            waiting: BTreeMap::new(),
+            held_back: VecDeque::new(),
+            install: None,
+        }
     }
 
     /// Runs until every handle is gone.
@@ -144,6 +155,12 @@ impl ShardTask {
             self.replica.flush(now);
             self.run_effects();
             self.offer_held_back();
+            if self.held_back.is_empty()
+                && let Some(difference) = self.install.take()
+            {
+                // The daemon is stopping if nobody installs it.
+                let _ = self.outlets.installs.send((self.shard, difference));
+            }
         }
     }
 
@@ -171,7 +188,7 @@ impl ShardTask {
                 self.waiting.remove(&ticket);
                 self.replica.handle(Input::Cancel { ticket }, now);
             }
-            Command::Inspect(look) => look(&self.replica, now),
+            Command::Inspect(look) => look(&mut self.replica, now),
         }
     }
 
@@ -185,6 +202,7 @@ impl ShardTask {
                 Effect::Load { peer, link, log, from, bytes_max } => {
                     self.storage.load(peer, link, log, from, bytes_max);
                 }
+                Effect::Install(difference) => self.install = Some(difference),
                 other => self.outlets.run(self.shard, other),
             }
         }

@@ -88,11 +88,19 @@ impl Replica {
         }
     }
 
-    /// Through where each log's files may go, given a durable checkpoint: what it covers and every member holds.
+    /// Through where each log's files may go, given a durable checkpoint: what it covers and every member holds; where
+    /// retention is over, all that it covers: whoever lacks it takes the difference.
     /// The flag says that the log has ended, so that all of it may go.
     #[must_use]
-    pub fn prunable(&self, checkpoint: &tombolo_codec::Checkpoint) -> Vec<(Position, bool)> {
+    pub fn prunable(
+        &self,
+        checkpoint: &tombolo_codec::Checkpoint,
+        is_retention_over: bool,
+    ) -> Vec<(Position, bool)> {
         let held_by_all = |name: LogName, seq: Seq| {
+            if is_retention_over {
+                return seq;
+            }
             let applied = |region: &RegionId| {
                 self.peers.peers.get(region).map_or(Seq::ZERO, |peer| peer.applied.get(name.0, name.1))
             };

@@ -96,6 +96,8 @@ pub(crate) struct Plan {
     pub(crate) window: Micros,
     pub(crate) checkpoint_every: Option<Micros>,
     pub(crate) is_pruning: bool,
+    /// Whether logs are pruned although a member lacks what goes.
+    pub(crate) is_retention_short: bool,
     pub(crate) clients: usize,
     pub(crate) think: Micros,
     pub(crate) timeout: Micros,
@@ -117,13 +119,6 @@ impl Plan {
         let is_expiring = suit.is_expiring.unwrap_or(is_on() && is_on());
         if is_expiring {
             faults.retain(|fault| *fault != Fault::ClockJump);
-        }
-        // What rots or comes back older is taken from the logs of others: reconciliation by difference, which needs no
-        // logs, is not there yet.
-        let loses_disk = faults.iter().any(|fault| matches!(fault, Fault::Rot | Fault::Restore));
-        if has_checkpoints && faults.contains(&Fault::Restore) {
-            // A log with a hole that only a checkpoint covers cannot serve a region that lost everything.
-            faults.retain(|fault| *fault != Fault::Rot);
         }
         let calm = if is_on() { 1 } else { 3 };
         let faults = faults.into_iter().map(|fault| (fault, calm * chance.range(4, 30) * SECOND)).collect();
@@ -160,7 +155,8 @@ impl Plan {
             journal_bytes: chance.range(10_000, 120_000),
             window: if is_expiring { chance.range(4, 20) * SECOND } else { 86_400 * SECOND },
             checkpoint_every: has_checkpoints.then(|| chance.range(1_500, 15_000) * MS),
-            is_pruning: has_checkpoints && !loses_disk && chance.percent(80),
+            is_pruning: has_checkpoints && chance.percent(80),
+            is_retention_short: chance.percent(50),
             clients: usize::try_from(clients).expect("a few"),
             think: clients * SECOND / 55,
             timeout: chance.range(200, 2_000) * MS,

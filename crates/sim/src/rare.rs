@@ -34,6 +34,10 @@ pub enum Rare {
     RefusedWhenFull,
     /// Segments were pruned.
     Pruned,
+    /// What nobody kept as batches any more came as the difference of two states.
+    DifferenceFetched,
+    /// It was installed.
+    DifferenceInstalled,
     /// A seal waited for the log that it takes over.
     SealWaited,
     /// A region wrote while it was not whole.
@@ -96,7 +100,7 @@ pub enum Rare {
 
 impl Rare {
     /// All of them, in order.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 46] = [
         Self::PowerCut,
         Self::PowerCutInside,
         Self::PowerCutInRecovery,
@@ -112,6 +116,8 @@ impl Rare {
         Self::StalledDiskResumed,
         Self::RefusedWhenFull,
         Self::Pruned,
+        Self::DifferenceFetched,
+        Self::DifferenceInstalled,
         Self::SealWaited,
         Self::WroteNotWhole,
         Self::BecameWhole,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use tombolo_causality::{ClusterId, LogId, RegionId, Seq, ShardId};
 use tombolo_codec::Position;
-use tombolo_replica::{Answer, Effect, Input, Link, Ticket};
+use tombolo_replica::{Answer, Difference, Effect, Input, Link, Ticket};
 
 use crate::chance::{Chance, EventHash};
 use crate::checks::{Checked, Checks};
@@ -56,6 +56,7 @@ pub(crate) enum Event {
     Space { node: usize },
     CheckAll,
     KeepImage { node: usize },
+    Install { node: usize, life: u64, shard: usize, difference: Box<Difference> },
 }
 
 pub(crate) struct World {
@@ -233,6 +234,9 @@ impl World {
                 self.nodes[node].disk.memory().limit_space(None);
                 Ok(())
             }
+            Event::Install { node, life, shard, difference } if self.is_alive(node, life) => {
+                self.install(node, shard, difference)
+            }
             Event::CheckAll => self.check_all(),
             Event::KeepImage { node } => {
                 self.keep_image(node);
@@ -348,6 +352,12 @@ impl World {
                 let delay = self.chance.range(100, 3_000);
                 let life = self.nodes[node].life;
                 self.queue.after(delay, Event::Load { node, life, peer, link, log, from, bytes_max });
+                Ok(())
+            }
+            Effect::Install(difference) => {
+                self.rare.count(Rare::DifferenceFetched);
+                let (delay, life) = (self.chance.range(100, 5_000), self.nodes[node].life);
+                self.queue.after(delay, Event::Install { node, life, shard, difference });
                 Ok(())
             }
             Effect::Reached { ticket, region } => self.reached(node, shard, ticket, region),

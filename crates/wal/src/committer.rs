@@ -446,8 +446,7 @@ impl<D: Disk + Clone> CommitThread<D> {
                 reply(pruned);
             }
             Errand::Advance { log, end, reply } => {
-                let store = self.group.store_mut(log.shard).ok_or_else(|| stranger(log));
-                let advanced = store.and_then(|store| store.advance(log, end));
+                let advanced = self.group.advance(log, end, &mut |event| (self.on_event)(event));
                 self.publish(log);
                 reply(advanced);
             }

@@ -20,7 +20,7 @@ use crate::disk::Disk;
 use crate::error::WalError;
 use crate::journal::Journal;
 use crate::journal::format::Entry;
-use crate::log::WalSettings;
+use crate::log::{KnownEnd, WalSettings};
 use crate::store::Store;
 
 /// What happened to batches handed over.
@@ -200,6 +200,27 @@ impl<D: Disk + Clone> GroupCommit<D> {
         self.since_sync.batches_count += 1;
         self.since_sync.bytes_count += batch.bytes().len() as u64;
         Ok(())
+    }
+
+    /// Lets a log go on behind `end`; see [`Store::advance`]. What waits for space up to there is in what brought it there.
+    ///
+    /// Errors: as [`Store::advance`].
+    pub fn advance(
+        &mut self,
+        log: LogId,
+        end: KnownEnd,
+        emit: &mut dyn FnMut(CommitEvent),
+    ) -> Result<(), WalError> {
+        if let Some(waiting) = self.waiting.get_mut(&log) {
+            waiting.retain(|batch| batch.header().seq > end.seq);
+            if waiting.is_empty() {
+                self.waiting.remove(&log);
+                emit(CommitEvent::Resumed { log });
+            }
+        }
+        let store = self.stores.get_mut(&log.shard);
+        let expected = || "other shards".to_owned();
+        store.ok_or_else(|| WalError::WrongLog { expected: expected(), found: log })?.advance(log, end)
     }
 
     /// Says what was staged since the last call.

@@ -40,7 +40,8 @@ fn net() -> Net {
     let (events, inbox) = mpsc::channel(16);
     let shards = Shards::new(vec![ShardHandle { commands, events }]);
     let (metrics, findings) = (Arc::new(Metrics::new()), Arc::new(Findings::default()));
-    let outlets = Arc::new(Outlets::new([(region(2), "b".to_owned())], metrics, findings));
+    let (installs, _) = mpsc::unbounded_channel();
+    let outlets = Arc::new(Outlets::new([(region(2), "b".to_owned())], metrics, findings, installs));
     let name = Own { cluster: CLUSTER, region: region(1), epoch: OWN_EPOCH, shards_count: 1, revision: 1 };
     let mut mesh = Mesh::new(name, shards, outlets, Arc::new(Skew::new(500)));
     mesh.hello_within = WITHIN;

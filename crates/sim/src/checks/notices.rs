@@ -15,8 +15,9 @@ impl World {
             "clock_ahead" | "token_ahead" => true,
             "storage_full" => has(Fault::FullDisk),
             "storage_failed" => has(Fault::SyncFailure),
-            // A hole that a checkpoint covers cannot be served.
-            "log_missing" => has(Fault::Rot),
+            "difference_failed" => {
+                has(Fault::FullDisk) || has(Fault::SyncFailure) || has(Fault::PowerCutInside)
+            }
             "fork" => self.sabotage == Sabotage::AlteredBatches,
             _ => false,
         };

@@ -18,6 +18,17 @@ impl Order {
 }
 
 impl World {
+    /// A log goes on behind a difference that was installed.
+    pub(crate) fn note_jump(&mut self, node: usize, log: LogId, end: Seq) {
+        let life = self.nodes[node].life;
+        let (known_life, known) = &mut self.checks.r1.0[node];
+        if *known_life == life
+            && let Some(last) = known.get_mut(&log)
+        {
+            *last = end.max(*last);
+        }
+    }
+
     pub(crate) fn check_r1(&mut self, node: usize, batch: &Batch) -> Checked {
         let (log, seq, life) = (batch.header().log, batch.header().seq, self.nodes[node].life);
         // A sync that failed leaves the replica with batches that no recovery vouches for.
