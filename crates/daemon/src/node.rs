@@ -27,7 +27,7 @@ pub(crate) struct Description {
 pub(crate) enum Bulk {
     Batch(Batch),
     /// A part of a state.
-    Message(PeerMessage),
+    Message(Box<PeerMessage>),
 }
 
 /// Where a live connection takes what is to be sent.
@@ -121,7 +121,7 @@ impl Outlets {
                 if let Some((_, queues)) = self.queues(peer, link) {
                     if let Some(shard) = message.lane() {
                         let lane = usize::from(shard.0) % queues.lanes.len();
-                        let _ = queues.lanes[lane].send(Bulk::Message(message));
+                        let _ = queues.lanes[lane].send(Bulk::Message(Box::new(message)));
                     } else {
                         let _ = queues.control.send(message);
                     }

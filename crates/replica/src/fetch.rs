@@ -342,6 +342,7 @@ impl Replica {
 
     /// The checkpoint with the difference is durable, and the files of the logs go on behind it.
     pub(crate) fn installed(&mut self, difference: &Difference, now: Now) {
+        let before = self.state.logs.clone();
         let moved = match self.state.join(difference) {
             Ok(moved) => moved,
             Err(error) => unreachable!("the shell has joined it with this state before: {error}"),
@@ -366,11 +367,13 @@ impl Replica {
         let last = self.clock.last().max(self.state.logs.clock_of(own));
         self.clock = HybridClock::restored(self.options.drift_ms_max, last);
         for end in &moved.ends {
-            self.applied((end.region, end.epoch), now);
+            let name = (end.region, end.epoch);
+            self.applied(name, before.end(name), now);
         }
-        for region in self.peers.peers.keys().copied().collect::<Vec<_>>() {
-            self.wake_barriers(region);
+        for &name in &moved.sealed {
+            self.wake_readers(name, before.held(name), self.state.logs.held(name), now);
         }
+        self.wake_sealed();
         let waiting: Vec<LogName> = self.intake.ends().map(|(name, _)| name).collect();
         waiting.into_iter().for_each(|name| self.apply_ready(name, now));
         self.release_blocked(now);

@@ -71,20 +71,22 @@ pub(crate) const fn print_of(digest: u128) -> u64 {
 struct TableCut<K, V> {
     id: CutId,
     /// Entries as they were, of those that changed since; none: there was no such entry.
-    before: Box<[HashTable<(K, Option<V>)>]>,
+    before: Parts<(K, Option<V>)>,
     /// Parts before this one were read and are not asked for again.
     passed: usize,
 }
 
 /// What is kept under each name.
 pub(crate) struct Table<K, V> {
-    parts: Box<[HashTable<(K, V)>]>,
+    parts: Parts<(K, V)>,
     len: usize,
     tree: Tree,
     cuts: Vec<TableCut<K, V>>,
 }
 
-fn parts<T>() -> Box<[HashTable<T>]> {
+type Parts<T> = Box<[HashTable<T>]>;
+
+fn parts<T>() -> Parts<T> {
     (0..PARTS_COUNT).map(|_| HashTable::new()).collect()
 }
 

@@ -33,7 +33,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 const fn digest(name: Name, value: u32) -> u128 {
-    ((name.0 as u128) << 40 | value as u128).wrapping_mul(0x1_0000_0001_b3)
+    ((name.0 as u128) << 40 | value as u128).wrapping_mul(0x0100_0000_01b3)
 }
 
 fn run(table: &mut Table<Name, u32>, known: &mut BTreeMap<Name, u32>, step: &Step) {
