@@ -11,6 +11,7 @@ mod client;
 mod digest;
 mod entries;
 pub mod limits;
+mod membership;
 mod op;
 mod peer;
 pub mod records;
@@ -26,6 +27,7 @@ pub use client::{
 };
 pub use digest::{Digest, PayloadDigest};
 pub use entries::{Entries, LEAVES_COUNT, LeafAsk, LeafSums, Section};
+pub use membership::{MEMBERSHIP_BYTES_MAX, MemberEntry, Membership, MembershipError, Roster, Standing};
 pub use op::{Kind, Op, SessionPart, StampSource, Verb, request_digest};
 pub use peer::{Hello, PEER_VERSION, PeerMessage, PeerMessageError, Position, decode_peer};
 pub use records::{CellName, Records, RecordsBuilder};

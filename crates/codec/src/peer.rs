@@ -5,6 +5,7 @@ use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, ShardId, Time};
 
 use crate::checkpoint::{Checkpoint, SealedLog};
 use crate::entries::{Entries, LEAVES_COUNT, LeafAsk, LeafSums, Section};
+use crate::membership::Membership;
 
 /// Version of the peer protocol; another one is refused in the hello.
 pub const PEER_VERSION: u16 = 3;
@@ -31,8 +32,8 @@ pub struct Hello {
     pub version: u16,
     /// Number of shards; must be the receiver's own.
     pub shards_count: u16,
-    /// The membership revision the sender applied.
-    pub revision: u64,
+    /// The membership that the sender goes by.
+    pub members: Membership,
     /// The incarnation of the receiver that this answers; none in a first hello.
     pub answers: Option<Epoch>,
     /// The highest seq the sender *has received* of each log, over all shards, durable or not: what it may come to
@@ -68,10 +69,14 @@ pub enum PeerMessage {
         /// The new ends.
         applied: Vec<Position>,
     },
-    /// What do you hold of this shard, now that you and I know the members to be in these incarnations?
+    /// Who belongs to the cluster, as the sender has come to know.
+    Members(Membership),
+    /// What do you hold of this shard, now that you and I know the members to be these, in these incarnations?
     WholeAsk {
         /// Which shard.
         shard: ShardId,
+        /// Digest of the roster under which it is asked; under another one nobody answers.
+        roster: u64,
         /// Every member but the asker, in its present incarnation as the asker knows it.
         epochs: Vec<(RegionId, Epoch)>,
     },
@@ -80,12 +85,16 @@ pub enum PeerMessage {
         /// Which shard.
         shard: ShardId,
         /// As asked.
+        roster: u64,
+        /// As asked.
         epochs: Vec<(RegionId, Epoch)>,
         /// The highest seq received of each log, durable or not.
         received: Vec<Position>,
     },
     /// Have you applied my log through here, and how far is yours? Asked once nothing in it can be sent again.
     StableAsk {
+        /// Digest of the roster under which it is asked; under another one nobody answers.
+        roster: u64,
         /// A log of the sender.
         log: LogId,
         /// Through which batch.
@@ -93,6 +102,8 @@ pub enum PeerMessage {
     },
     /// Yes: by a region that is whole.
     StableAnswer {
+        /// As asked.
+        roster: u64,
         /// The log that was asked about.
         log: LogId,
         /// Through which batch.
@@ -171,6 +182,8 @@ pub enum PeerMessage {
         clock: Time,
         /// The end of the sender's own logs, per shard.
         ends: Vec<(ShardId, Seq)>,
+        /// The revision of the membership that all of the sender's shards go by.
+        revision: u64,
     },
     /// The sender stops; do not wait for it.
     Goodbye,
@@ -215,7 +228,10 @@ pub fn decode_peer(body: &[u8]) -> Result<PeerMessage, PeerMessageError> {
         |sealed: &SealedLog| is_region(sealed.seal.region) && is_region(sealed.by_region);
     let is_sound = match &message {
         PeerMessage::Hello(hello) => {
-            is_region(hello.region) && are_regions(&hello.received) && are_regions(&hello.applied)
+            is_region(hello.region)
+                && hello.members.is_sound()
+                && are_regions(&hello.received)
+                && are_regions(&hello.applied)
         }
         PeerMessage::Subscribe { log, .. }
         | PeerMessage::Unsubscribe { log }
@@ -223,6 +239,7 @@ pub fn decode_peer(body: &[u8]) -> Result<PeerMessage, PeerMessageError> {
         | PeerMessage::StableAsk { log, .. } => is_region(log.region),
         PeerMessage::StableAnswer { log, own, .. } => is_region(log.region) && is_region(own.log.region),
         PeerMessage::Acks { applied, .. } => are_regions(applied),
+        PeerMessage::Members(members) => members.is_sound(),
         PeerMessage::WholeAsk { epochs, .. } => are_members(epochs),
         PeerMessage::WholeAnswer { epochs, received, .. } => are_members(epochs) && are_regions(received),
         PeerMessage::CutAsk { sealed, .. } => sealed.iter().all(is_sealed_by_regions),
@@ -241,7 +258,11 @@ pub fn decode_peer(body: &[u8]) -> Result<PeerMessage, PeerMessageError> {
         | PeerMessage::Heartbeat { .. }
         | PeerMessage::Goodbye => true,
     };
-    if is_sound { Ok(message) } else { Err(PeerMessageError("a region id outside 1..=1023".to_owned())) }
+    if is_sound {
+        Ok(message)
+    } else {
+        Err(PeerMessageError("a region id outside 1..=1023, or members out of order".to_owned()))
+    }
 }
 
 #[cfg(test)]
@@ -257,7 +278,7 @@ mod tests {
             epoch: Epoch(9),
             version: PEER_VERSION,
             shards_count: 16,
-            revision: 1,
+            members: Membership::of([(RegionId::new(2).unwrap(), "b".to_owned(), "b:1".to_owned())]),
             answers: Some(Epoch(4)),
             received: vec![Position { log, seq: Seq(8) }],
             applied: vec![],

@@ -104,6 +104,10 @@ codes! {
     UnknownRegion = "unknown_region", "ERR", 400;
     /// The answer did not come in time.
     TimedOut = "timed_out", "TRYAGAIN", 504;
+    /// This region is about to be removed and takes no new writes; reads go on.
+    Draining = "draining", "READONLY", 503;
+    /// This region was removed from its cluster.
+    Removed = "removed", "READONLY", 410;
 }
 
 /// Why a request was not, or not wholly, done.

@@ -39,8 +39,9 @@ impl Replica {
             for pending in pending {
                 self.answer(pending.ticket, Answer::Written(Ok(pending.outcome)));
             }
-            // Logged before this region was whole, and it may be by now.
+            // Logged before this region was whole, or the heir of their home, and it may be by now.
             self.absorb_applied(&batch);
+            self.is_absorbing |= batch.seals().next().is_some();
         }
         if is_any {
             self.applied(name, before, now);
@@ -193,7 +194,8 @@ impl Replica {
         if self.state.cells.conditionals.is_empty() {
             return;
         }
-        let is_own = |op: &SessionOp| op.session.home == self.options.region;
+        let homes = self.homes();
+        let is_own = |op: &SessionOp| homes.contains(&op.session.home);
         let ops: Vec<SessionOp> = batch.records().conditionals().map(|it| it.op).filter(is_own).collect();
         for op in ops {
             self.absorb_if_due(op.session, op.number);

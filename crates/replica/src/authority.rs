@@ -36,21 +36,30 @@ const NAMED_NUMBERS_KEPT: usize = 512;
 const CONDITIONALS_MAX: usize = 65_536;
 
 impl Replica {
-    /// Whether this region is the session's authority: of those it opened in this epoch at once, of earlier ones once
-    /// it is whole. For a session that its client named it also suffices to be up for longer than the window: what an
+    /// Whether this region is the session's authority: of those it opened in this epoch at once, of earlier ones and of
+    /// those it inherited once it is whole. For a session that its client named it also suffices to be up for longer than the window: what an
     /// earlier epoch logged of it cannot be sent again.
     pub(crate) fn is_authority(&self, session: &SessionId, now: Now) -> bool {
-        session.home == self.options.region
-            && (self.is_whole
-                || is_planted(Mutant::AuthorityBeforeWhole)
-                || session.epoch == self.options.epoch
-                || (session.is_named() && self.is_window_over(now)))
+        if session.home != self.options.region {
+            return self.is_heir_of(session);
+        }
+        self.is_whole
+            || is_planted(Mutant::AuthorityBeforeWhole)
+            || session.epoch == self.options.epoch
+            || (session.is_named() && self.is_window_over(now))
     }
 
     /// Whether this region may log for good what is conditional: an earlier epoch's record of the same number, which it
     /// has not taken back yet, would count a second time.
     fn may_absorb(&self, session: &SessionId) -> bool {
-        session.home == self.options.region && (self.is_whole || session.epoch == self.options.epoch)
+        let is_own = session.home == self.options.region;
+        is_own && (self.is_whole || session.epoch == self.options.epoch) || self.is_heir_of(session)
+    }
+
+    /// Whether the session's home was removed, and this region has taken over what it logged.
+    fn is_heir_of(&self, session: &SessionId) -> bool {
+        let own = self.options.region;
+        session.home != own && self.is_whole && self.authority_of(session.home) == own
     }
 
     fn is_window_over(&self, now: Now) -> bool {
@@ -140,7 +149,8 @@ impl Replica {
         if !waits && !self.state.sessions.is_full(id, session.number, settled, numbers_max) {
             return Ok(());
         }
-        let is_of_earlier_epoch = id.home == self.options.region && id.epoch != self.options.epoch;
+        let is_of_earlier_epoch =
+            (id.home == self.options.region || is_authority) && id.epoch != self.options.epoch;
         Err(match (is_of_earlier_epoch, is_authority) {
             (true, false) => Reject::new(
                 RejectCode::NotWhole,
@@ -150,7 +160,8 @@ impl Replica {
             .retry_after_ms(100),
             (true, true) if !id.is_named() => Reject::new(
                 RejectCode::SessionFull,
-                "this session was opened before the region restarted and takes no more numbers; open a new one",
+                "this session was opened before its home restarted, or was removed, and takes no more numbers; open a new \
+                 one",
             ),
             (_, false) => Reject::new(
                 RejectCode::SessionFull,
@@ -174,7 +185,8 @@ impl Replica {
         if self.writer.has_staged_conditionals() {
             return 0;
         }
-        let mark = if session.id.is_named() {
+        let is_own = session.id.home == self.options.region;
+        let mark = if session.id.is_named() && is_own {
             self.state.sessions.lowest_of_last(&session.id, NAMED_NUMBERS_KEPT)
         } else if session.id.epoch == self.options.epoch {
             session.settled.min(session.number)
@@ -245,8 +257,10 @@ impl Replica {
         if self.state.cells.conditionals.is_empty() || !self.is_started {
             return;
         }
-        for (session, number) in self.state.cells.conditionals.of_home(self.options.region) {
-            self.absorb_if_due(session, number);
+        for home in self.homes() {
+            for (session, number) in self.state.cells.conditionals.of_home(home) {
+                self.absorb_if_due(session, number);
+            }
         }
     }
 }

@@ -113,7 +113,7 @@ impl Replica {
         self.waiters.barrier_places.insert(ticket, &positions);
         self.waiters.barriers.insert(ticket, Waiter { positions, reached: BTreeSet::new() });
         self.follow_seals(ticket);
-        for region in self.options.members.clone() {
+        for region in self.options.roster.present.clone() {
             self.check_barrier(ticket, region);
         }
     }
@@ -149,7 +149,7 @@ impl Replica {
     pub(crate) fn wake_sealed(&mut self) {
         for ticket in self.waiters.tickets() {
             self.follow_seals(ticket);
-            for region in self.options.members.clone() {
+            for region in self.options.roster.present.clone() {
                 self.check_barrier(ticket, region);
             }
         }

@@ -119,8 +119,10 @@ impl Replica {
             self.intake.blocked().map(|(name, blocked)| (name, blocked.clone())).collect();
         let halted: Vec<LogName> = self.intake.halted().map(|(name, _)| name).collect();
         let plan = self.peers.plan(own, &blocked, |name| {
-            let is_wanted =
-                self.state.logs.sealed(name).is_none() && !halted.contains(&name) && !self.is_jumping(name);
+            let is_wanted = self.state.logs.sealed(name).is_none()
+                && !halted.contains(&name)
+                && !self.is_jumping(name)
+                && !self.is_late(name);
             is_wanted.then(|| self.intake.received(name, &self.state.logs))
         });
         for (&name, &region) in &plan {
@@ -172,14 +174,17 @@ impl Replica {
             self.notice("misplaced", format!("region {from} sent batch {} of {:?}", header.seq, header.log));
             return;
         }
-        if !self.options.members.contains(&name.0) {
+        let roster = &self.options.roster;
+        if !roster.present.contains(&name.0) && !roster.removed.contains(&name.0) {
             self.notice(
                 "foreign_log",
                 format!("region {from} sent a log of region {}, not a member", name.0),
             );
             return;
         }
-        if self.is_jumping(name) || self.intake.is_dropped(name, header.seq) {
+        // A removed region's log comes from members that had it before, and only until it was taken over (R10).
+        let is_unwanted = self.is_jumping(name) || self.is_late(name);
+        if is_unwanted || self.intake.is_dropped(name, header.seq) {
             return;
         }
         let unheld = batch.seals().find(|seal| {

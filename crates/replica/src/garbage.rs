@@ -61,10 +61,10 @@ impl Garbage {
         self.stables.keys().any(|dot| dot.log == log)
     }
 
-    /// The highest floor that a stability record of `log` through `through` would make final.
-    pub(crate) fn floor_through(&self, log: LogName, through: Seq) -> Option<(RegionId, Time)> {
+    /// The floors that a stability record of `log` through `through` would make final.
+    pub(crate) fn floors_through(&self, log: LogName, through: Seq) -> Vec<(RegionId, Time)> {
         let covered = self.floors.iter().filter(|floor| floor.dot.log == log && floor.dot.seq <= through);
-        covered.map(|floor| (floor.home, floor.before)).max_by_key(|&(_, before)| before)
+        covered.map(|floor| (floor.home, floor.before)).collect()
     }
 
     pub(crate) fn expire(&mut self, expire: Expire, dot: Dot<LogName>) {

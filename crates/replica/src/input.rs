@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, ShardId, TenantId, Time, VersionVector};
-use tombolo_codec::{Batch, Op, PeerMessage, Position, Schema, SessionPart};
+use tombolo_codec::{Batch, Op, PeerMessage, Position, Roster, Schema, SessionPart};
 
 use crate::merge::Difference;
 
@@ -28,8 +28,8 @@ pub struct Options {
     pub region: RegionId,
     /// This incarnation.
     pub epoch: Epoch,
-    /// All members, this region included.
-    pub members: Vec<RegionId>,
+    /// Who belongs to the cluster at the start; see [`Input::Members`].
+    pub roster: Roster,
     /// When a write is answered.
     pub durability: Durability,
     /// Declared kinds.
@@ -241,6 +241,8 @@ pub enum Input {
         from: RegionId,
         /// The connection.
         link: Link,
+        /// Digest of the roster it asks under.
+        roster: u64,
         /// Every member but the peer.
         epochs: Vec<(RegionId, Epoch)>,
     },
@@ -250,6 +252,8 @@ pub enum Input {
         from: RegionId,
         /// The connection.
         link: Link,
+        /// As this region asked.
+        roster: u64,
         /// As this region asked.
         epochs: Vec<(RegionId, Epoch)>,
         /// All it may come to hold, of this shard.
@@ -261,6 +265,8 @@ pub enum Input {
         from: RegionId,
         /// The connection.
         link: Link,
+        /// Digest of the roster it asks under.
+        roster: u64,
         /// Its log.
         log: LogId,
         /// Through which batch.
@@ -272,6 +278,8 @@ pub enum Input {
         from: RegionId,
         /// The connection.
         link: Link,
+        /// As this region asked.
+        roster: u64,
         /// This region's log.
         log: LogId,
         /// Through which batch.
@@ -309,6 +317,8 @@ pub enum Input {
         /// Why.
         text: String,
     },
+    /// Regions joined, are leaving, or were removed. What this was told is durable here.
+    Members(Roster),
     /// Look after sessions that have expired and garbage; to be told every second or so.
     Tick,
     /// Stop or resume applying what a region wrote.
@@ -334,21 +344,23 @@ impl Input {
                 (log.shard, Self::Subscribe { from, link, log, seq })
             }
             PeerMessage::Unsubscribe { log } => (log.shard, Self::Unsubscribe { from, link, log }),
-            PeerMessage::WholeAsk { shard, epochs } => (shard, Self::WholeAsked { from, link, epochs }),
-            PeerMessage::WholeAnswer { shard, epochs, received } => {
+            PeerMessage::WholeAsk { shard, roster, epochs } => {
+                (shard, Self::WholeAsked { from, link, roster, epochs })
+            }
+            PeerMessage::WholeAnswer { shard, roster, epochs, received } => {
                 let mut vector = VersionVector::new();
                 for Position { log, seq } in received {
                     if log.shard == shard && seq > Seq::ZERO {
                         vector.raise(log.region, log.epoch, seq);
                     }
                 }
-                (shard, Self::WholeAnswered { from, link, epochs, received: vector })
+                (shard, Self::WholeAnswered { from, link, roster, epochs, received: vector })
             }
-            PeerMessage::StableAsk { log, through } => {
-                (log.shard, Self::StableAsked { from, link, log, through })
+            PeerMessage::StableAsk { roster, log, through } => {
+                (log.shard, Self::StableAsked { from, link, roster, log, through })
             }
-            PeerMessage::StableAnswer { log, through, own } => {
-                (log.shard, Self::StableAnswered { from, link, log, through, own })
+            PeerMessage::StableAnswer { roster, log, through, own } => {
+                (log.shard, Self::StableAnswered { from, link, roster, log, through, own })
             }
             PeerMessage::NotRetained { log, from: seq } => {
                 (log.shard, Self::NotRetained { from, link, log, seq })
@@ -362,6 +374,7 @@ impl Input {
                 (shard, Self::Cut { from, link, message: Box::new(message) })
             }
             PeerMessage::Hello(_)
+            | PeerMessage::Members(_)
             | PeerMessage::Acks { .. }
             | PeerMessage::Heartbeat { .. }
             | PeerMessage::Goodbye => return None,

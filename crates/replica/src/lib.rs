@@ -3,7 +3,8 @@
 //! [`Replica`] is a state machine: [`Input`]s go in, [`Effect`]s come out. It reads no clock, draws no chance, touches
 //! no file, socket or thread, so that one seed replays a whole cluster. Start with [`Replica`] in `replica.rs`; its
 //! steps stand in `writing.rs`, `applying.rs`, `exchange.rs`, `whole.rs`, `stability.rs` and `barrier.rs`. `state.rs` is what the vector
-//! stands for, `admission.rs` what may enter the log, `authority.rs` who logs a session's request, and as what.
+//! stands for, `members.rs` what changes
+//! when regions come and go, `admission.rs` what may enter the log, `authority.rs` who logs a session's request, and as what.
 
 mod admission;
 mod applying;
@@ -19,6 +20,7 @@ mod garbage;
 mod input;
 mod intake;
 mod logs;
+mod members;
 mod merge;
 mod peers;
 mod prints;
@@ -37,6 +39,7 @@ pub use effect::{Answer, Effect, Notice, Outcome};
 pub use fetch::FetchReport;
 pub use input::{Durability, Input, Link, Now, Options, Ticket, WritePart};
 pub use logs::LogName;
+pub use members::{Lack, MARKER};
 pub use merge::{Absent, Difference, JoinError, Moved, joined};
 pub use progress::Behind;
 pub use replica::Replica;

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tombolo_causality::{Epoch, RegionId, Seq, VersionVector};
+use tombolo_codec::{Roster, Standing};
 
 use crate::input::Link;
 use crate::intake::Blocked;
@@ -96,8 +97,9 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    pub(crate) fn new(members: &[RegionId], own: RegionId) -> Self {
-        let others = members.iter().filter(|&&member| member != own);
+    pub(crate) fn new(roster: &Roster, own: RegionId) -> Self {
+        let is_in = roster.standing != Standing::Removed;
+        let others = roster.present.iter().filter(|&&member| is_in && member != own);
         let peers = others.map(|&member| (member, Peer::default())).collect();
         Self { peers, sources: BTreeMap::new(), asked: BTreeMap::new(), gone: BTreeMap::new() }
     }

@@ -2,9 +2,9 @@
 //!
 //! Order of steps, never another: staged → durable → applied → offered → woken (design.md §3.1).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use tombolo_causality::{HybridClock, Time};
+use tombolo_causality::{HybridClock, RegionId, Time};
 use tombolo_codec::{Batch, Checkpoint};
 use tombolo_mutants::{Mutant, is_planted};
 
@@ -46,6 +46,8 @@ pub struct Replica {
     pub(crate) is_whole: bool,
     pub(crate) is_started: bool,
     pub(crate) is_sealing: bool,
+    /// Removed regions whose logs this process has staged seals of.
+    pub(crate) inheriting: BTreeSet<RegionId>,
     /// Whether conditionals wait for room to be absorbed.
     pub(crate) is_absorbing: bool,
     pub(crate) started_ms: u64,
@@ -67,7 +69,7 @@ impl Replica {
         Self {
             writer: Writer::new(options.cluster, options.shard, own),
             intake: Intake::default(),
-            peers: Peers::new(&options.members, options.region),
+            peers: Peers::new(&options.roster, options.region),
             waiters: Waiters::default(),
             clock: HybridClock::restored(options.drift_ms_max, clock_floor),
             progress: Progress::default(),
@@ -76,6 +78,7 @@ impl Replica {
             is_whole: false,
             is_started: false,
             is_sealing: false,
+            inheriting: BTreeSet::new(),
             is_absorbing: false,
             started_ms: 0,
             started_wall: Time::ZERO,
@@ -200,13 +203,14 @@ impl Replica {
             Input::Loaded { peer, link, log, batches } => {
                 self.loaded(peer, link, (log.region, log.epoch), &batches);
             }
-            Input::WholeAsked { from, link, epochs } => self.whole_asked(from, link, epochs),
-            Input::WholeAnswered { from, link, epochs, received } => {
-                self.whole_answered(from, link, &epochs, received, now);
+            Input::WholeAsked { from, link, roster, epochs } => self.whole_asked(from, link, roster, epochs),
+            Input::WholeAnswered { from, link, roster, epochs, received } => {
+                if roster == self.options.roster.digest() {
+                    self.whole_answered(from, link, &epochs, received, now);
+                }
             }
-            Input::StableAsked { from, link, log, through } => self.stable_asked(from, link, log, through),
-            Input::StableAnswered { from, link, log, through, own } => {
-                self.stable_answered(from, link, (log, through), own);
+            Input::StableAsked { from, link, roster, log, through } => {
+                self.stable_asked(from, link, roster, (log, through));
             }
             Input::NotRetained { from, link, log, seq } => {
                 self.not_retained(from, link, (log.region, log.epoch), seq, now);
@@ -219,6 +223,12 @@ impl Replica {
                 self.look_after_fetch(now);
                 self.tick(now);
             }
+            Input::StableAnswered { from, link, roster, log, through, own } => {
+                if roster == self.options.roster.digest() {
+                    self.stable_answered(from, link, (log, through), own);
+                }
+            }
+            Input::Members(roster) => self.set_roster(roster, now),
             Input::PauseApply { peer, is_paused } => self.pause(peer, is_paused, now),
             Input::ClockAhead { is_ahead } => self.is_clock_ahead = is_ahead,
         }

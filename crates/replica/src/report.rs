@@ -5,6 +5,7 @@ use tombolo_codec::{Digest, Position};
 
 use crate::input::Now;
 use crate::logs::{LogName, log_id};
+use crate::members::MARKER;
 use crate::progress::Behind;
 use crate::replica::Replica;
 
@@ -40,6 +41,8 @@ pub struct Report {
     pub is_whole: bool,
     /// Whom it waits for to be whole.
     pub waiting_for: Vec<RegionId>,
+    /// Removed regions whose logs nobody has taken over here yet.
+    pub without_heir: Vec<RegionId>,
     /// Logs that are not taken in any more, and why.
     pub halted: Vec<(LogName, String)>,
     /// Every peer.
@@ -83,6 +86,7 @@ impl Replica {
             tombstones_count: self.state.cells.tombstones_count(),
             is_whole: self.is_whole,
             waiting_for: if self.is_whole { Vec::new() } else { self.waiting_for() },
+            without_heir: self.without_heir(),
             halted: self.intake.halted().map(|(name, why)| (name, why.to_owned())).collect(),
             peers: peers.collect(),
         }
@@ -104,7 +108,8 @@ impl Replica {
             let applied = |region: &RegionId| {
                 self.peers.peers.get(region).map_or(Seq::ZERO, |peer| peer.applied.get(name.0, name.1))
             };
-            let others = self.options.members.iter().filter(|&&member| member != self.options.region);
+            let present = &self.options.roster.present;
+            let others = present.iter().filter(|&&member| member != self.options.region);
             others.map(applied).min().map_or(seq, |least| least.min(seq))
         };
         let shard = self.options.shard;
@@ -113,7 +118,9 @@ impl Replica {
             let through = held_by_all(name, end.seq);
             (through > Seq::ZERO).then_some((Position { log: log_id(shard, name), seq: through }, false))
         });
-        let ended = checkpoint.sealed.iter().filter_map(|sealed| {
+        // A marker stands for no log.
+        let real = checkpoint.sealed.iter().filter(|sealed| sealed.seal.epoch != MARKER);
+        let ended = real.filter_map(|sealed| {
             let by = (sealed.by_region, sealed.by_epoch);
             let (by, at) = self.state.logs.resolve(by, sealed.by_seq)?;
             let log = log_id(shard, (sealed.seal.region, sealed.seal.epoch));

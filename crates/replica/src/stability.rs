@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use tombolo_causality::{LogId, RegionId, Seq};
 use tombolo_codec::records::{Expire, Seal, Stable};
 use tombolo_codec::{PeerMessage, Position};
+use tombolo_mutants::{Mutant, is_planted};
 
 use crate::input::{Link, Now};
 use crate::logs::log_id;
@@ -38,6 +39,11 @@ pub(crate) struct Stability {
 }
 
 impl Stability {
+    /// Regions joined or were removed: all are asked anew.
+    pub(crate) fn void_round(&mut self) {
+        self.round = None;
+    }
+
     /// A member restarted: it may have lost what it answered.
     pub(crate) fn void(&mut self, region: RegionId) {
         if let Some(round) = &mut self.round {
@@ -61,6 +67,8 @@ impl Stability {
 impl Replica {
     pub(crate) fn tick(&mut self, now: Now) {
         self.absorb_all();
+        self.ask_whole();
+        self.check_whole(now);
         let step_ms = self.options.window_ms / ROUNDS_PER_WINDOW;
         let own = self.state.logs.end(self.writer.name());
         self.stability.note(own, now.monotonic_ms, self.options.forgettable_after_ms(), step_ms);
@@ -86,12 +94,13 @@ impl Replica {
             return;
         }
         self.stability.floored_at_ms = now.monotonic_ms;
-        let home = self.options.region;
-        let is_any = before > self.state.garbage.floor(home)
-            && (self.state.sessions.has_any_before(home, before)
-                || self.state.cells.conditionals.of_home(home).iter().any(|(id, _)| id.opened < before));
-        if is_any {
-            self.writer.open().expire(Expire { home, before });
+        for home in self.homes() {
+            let is_any = before > self.state.garbage.floor(home)
+                && (self.state.sessions.has_any_before(home, before)
+                    || self.state.cells.conditionals.of_home(home).iter().any(|(id, _)| id.opened < before));
+            if is_any {
+                self.writer.open().expire(Expire { home, before });
+            }
         }
     }
 
@@ -102,6 +111,7 @@ impl Replica {
             && through > self.stability.stated
             && has_garbage
             && !self.state.garbage.has_stables_of(own)
+            && (self.are_removed_sealed() || is_planted(Mutant::StableBeforeInherited))
         {
             self.stability.round = Some(Round { through, answers: BTreeMap::new() });
         }
@@ -110,7 +120,8 @@ impl Replica {
     /// Asks those that have not answered; they answer once they have applied it, so they are asked again.
     fn ask_members(&mut self) {
         let Some(round) = &self.stability.round else { return };
-        let message = PeerMessage::StableAsk { log: self.writer.log(), through: round.through };
+        let roster = self.options.roster.digest();
+        let message = PeerMessage::StableAsk { roster, log: self.writer.log(), through: round.through };
         let silent = self.peers.peers.keys().copied().filter(|region| !round.answers.contains_key(region));
         for region in silent.collect::<Vec<_>>() {
             self.send(region, message.clone());
@@ -118,14 +129,23 @@ impl Replica {
     }
 
     /// Answers a peer that asks, if this region is whole and has applied that much.
-    pub(crate) fn stable_asked(&mut self, from: RegionId, link: Link, log: LogId, through: Seq) {
+    pub(crate) fn stable_asked(
+        &mut self,
+        from: RegionId,
+        link: Link,
+        roster: u64,
+        (log, through): (LogId, Seq),
+    ) {
+        if roster != self.options.roster.digest() {
+            return;
+        }
         let is_applied = self.state.logs.holds((log.region, log.epoch), through);
         if self.peers.on(from, link).is_none() || log.region != from || !self.is_whole || !is_applied {
             return;
         }
         // What is staged may hold copies that were admitted just before they left the window.
         let own = Position { log: self.writer.log(), seq: self.writer.admitted() };
-        self.send(from, PeerMessage::StableAnswer { log, through, own });
+        self.send(from, PeerMessage::StableAnswer { roster, log, through, own });
     }
 
     pub(crate) fn stable_answered(
@@ -158,8 +178,8 @@ impl Replica {
         if !is_complete || !self.is_whole || self.storage != Storage::Good {
             return;
         }
-        let floor = self.state.garbage.floor_through(self.writer.name(), round.through);
-        let waits = floor.is_some_and(|(home, before)| {
+        let floors = self.state.garbage.floors_through(self.writer.name(), round.through);
+        let waits = floors.into_iter().any(|(home, before)| {
             self.state.cells.conditionals.of_home(home).iter().any(|(id, _)| id.opened < before)
         });
         if waits {

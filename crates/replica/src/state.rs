@@ -14,6 +14,7 @@ use crate::cells::Cells;
 use crate::conditionals::Conditionals;
 use crate::garbage::{Garbage, Reached};
 use crate::logs::{LogName, Logs};
+use crate::members::MARKER;
 use crate::sessions::Sessions;
 
 /// Why a verified batch cannot be applied now, or at all.
@@ -26,6 +27,14 @@ pub(crate) enum ApplyError {
         log: LogName,
         /// Its end.
         end: tombolo_causality::Seq,
+    },
+    /// It takes over a log that another one has taken over.
+    #[error("seals log {log:?}, which log {by:?} has sealed")]
+    SealedTwice {
+        /// The log.
+        log: LogName,
+        /// What sealed it.
+        by: LogName,
     },
     /// It takes over a log that goes on here beyond the end it names.
     #[error("seals log {log:?} at {end}, but {held} is applied here")]
@@ -53,6 +62,9 @@ impl State {
     fn check(&self, batch: &Batch) -> Result<(), ApplyError> {
         for seal in batch.seals() {
             let log = (seal.region, seal.epoch);
+            if let Some(sealed) = self.logs.sealed(log) {
+                return Err(ApplyError::SealedTwice { log, by: sealed.by });
+            }
             let held = self.logs.held(log);
             if held < seal.end && !is_planted(Mutant::SealAppliedEarly) {
                 return Err(ApplyError::WaitsFor { log, end: seal.end });
@@ -104,7 +116,10 @@ impl State {
         for seal in records.seals() {
             let sealed = (seal.region, seal.epoch);
             let sealed_index = self.logs.index(sealed);
-            self.cells.fold((sealed_index, sealed), (log, dot), &self.logs);
+            // Nobody wrote the log that stands for a removed region: nothing to look for in every cell.
+            if sealed.1 != MARKER {
+                self.cells.fold((sealed_index, sealed), (log, dot), &self.logs);
+            }
             self.garbage.fold(sealed, dot);
             self.logs.seal(seal, name, header.seq);
         }

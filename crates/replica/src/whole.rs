@@ -7,7 +7,7 @@
 
 use tombolo_causality::{Epoch, LogId, RegionId, Seq, VersionVector};
 use tombolo_codec::records::Seal;
-use tombolo_codec::{PeerMessage, Position};
+use tombolo_codec::{PeerMessage, Position, Standing};
 use tombolo_mutants::{Mutant, is_planted};
 
 use crate::effect::Effect;
@@ -73,20 +73,28 @@ impl Replica {
         self.state.logs.holds((log.region, log.epoch), seq)
     }
 
-    /// Asks every connected peer what it holds, once all have been met; again when one is met in another incarnation.
+    /// Asks every connected peer what it holds, once all have been met; again when one is met in another incarnation,
+    /// and while those that were asked do not go by the same roster yet.
     pub(crate) fn ask_whole(&mut self) {
-        let Some(epochs) = self.peers.epochs().filter(|_| !self.is_whole) else { return };
+        let is_asking = !self.is_whole || self.is_heir();
+        let Some(epochs) = self.peers.epochs().filter(|_| is_asking) else { return };
         let is_due = |(_, peer): &(&RegionId, &Peer)| peer.is_answered && !peer.counts;
         let due: Vec<RegionId> = self.peers.peers.iter().filter(is_due).map(|(&region, _)| region).collect();
         for region in due {
-            let (shard, epochs) = (self.options.shard, epochs.clone());
-            self.send(region, PeerMessage::WholeAsk { shard, epochs });
+            let (shard, roster, epochs) = (self.options.shard, self.options.roster.digest(), epochs.clone());
+            self.send(region, PeerMessage::WholeAsk { shard, roster, epochs });
         }
     }
 
     /// Answers a peer that is not whole, and from then on takes nothing from incarnations that it knows to be over.
-    pub(crate) fn whole_asked(&mut self, from: RegionId, link: Link, epochs: Vec<(RegionId, Epoch)>) {
-        if self.peers.on(from, link).is_none() {
+    pub(crate) fn whole_asked(
+        &mut self,
+        from: RegionId,
+        link: Link,
+        roster: u64,
+        epochs: Vec<(RegionId, Epoch)>,
+    ) {
+        if self.peers.on(from, link).is_none() || roster != self.options.roster.digest() {
             return;
         }
         for &(region, epoch) in &epochs {
@@ -101,8 +109,12 @@ impl Replica {
         }
         let shard = self.options.shard;
         let at = |(name, seq)| Position { log: log_id(shard, name), seq };
-        let received = self.received().iter().map(at).collect();
-        self.send(from, PeerMessage::WholeAnswer { shard, epochs, received });
+        let mut received = self.received();
+        // Seals that this region staged as the heir must not be missed by the next one.
+        let (region, epoch) = self.writer.name();
+        received.raise(region, epoch, self.writer.admitted());
+        let received = received.iter().map(at).collect();
+        self.send(from, PeerMessage::WholeAnswer { shard, roster, epochs, received });
     }
 
     pub(crate) fn whole_answered(
@@ -122,7 +134,14 @@ impl Replica {
 
     /// Takes over its own earlier logs once it holds all that anyone may hold of them (design.md §3.4).
     pub(crate) fn check_whole(&mut self, now: Now) {
-        if !self.is_started || self.is_whole || !self.waiting_for().is_empty() {
+        if !self.is_started || self.options.roster.standing == Standing::Removed {
+            return;
+        }
+        if self.is_whole {
+            self.inherit(now);
+            return;
+        }
+        if !self.waiting_for().is_empty() {
             return;
         }
         let own = self.writer.name();
@@ -141,6 +160,7 @@ impl Replica {
             self.is_whole = true;
             self.effects.push_back(Effect::BecameWhole);
             self.absorb_all();
+            self.inherit(now);
         } else if !self.is_sealing && self.storage == Storage::Good {
             self.is_sealing = true;
             for ((region, epoch), end) in earlier {

@@ -71,6 +71,7 @@ impl Replica {
             return self.replay_answer(part, session, log, is_conditional).map(|_| ());
         }
         self.check_storage()?;
+        self.check_standing()?;
         if matches!(duty, Duty::Absorb) {
             return Ok(());
         }
@@ -104,6 +105,7 @@ impl Replica {
             return self.replay_answer(part, session, log, is_conditional);
         }
         self.check_storage()?;
+        self.check_standing()?;
         let count = part.ops.len();
         if let (Some(session), Duty::Absorb) = (&place, duty) {
             let seq = self.absorb(session.id, session.number);

@@ -1,6 +1,7 @@
 //! From whom each log is fetched.
 
 use super::*;
+use tombolo_codec::Roster;
 
 fn region(id: u16) -> RegionId {
     RegionId::new(id).unwrap()
@@ -12,7 +13,7 @@ fn log(id: u16, epoch: u128) -> LogName {
 
 /// Peers 2 and 3 of region 1, both answered, holding what is given.
 fn peers(held: [&[(LogName, u64)]; 2]) -> Peers {
-    let mut peers = Peers::new(&[region(1), region(2), region(3)], region(1));
+    let mut peers = Peers::new(&Roster::of([region(1), region(2), region(3)]), region(1));
     for (id, held) in [2, 3].into_iter().zip(held) {
         let peer = peers.peers.get_mut(&region(id)).unwrap();
         peer.epoch = Some(Epoch(u128::from(id) * 10));

@@ -186,6 +186,7 @@ fn tombstones_and_expired_sessions_go_once_every_member_says_it_holds_them() {
     // The tombstone has left the window; the floor has not.
     assert_snapshot!(home.tick(), @"ask r2: is r1e1 stable through #3?");
     let asked = |through| Input::StableAsked {
+        roster: roster(&[1, 2], &[]).digest(),
         from: region(1),
         link: tombolo_replica::Link(1),
         log: log(1, 1),
@@ -194,6 +195,7 @@ fn tombstones_and_expired_sessions_go_once_every_member_says_it_holds_them() {
     assert_snapshot!(other.handle(asked(3)), @"tell r1: r1e1 is stable through #3, own log at r2e2#0");
     assert_snapshot!(other.handle(asked(99)), @"");
     let answered = |through| Input::StableAnswered {
+        roster: roster(&[1, 2], &[]).digest(),
         from: region(2),
         link: tombolo_replica::Link(2),
         log: log(1, 1),
@@ -229,6 +231,7 @@ fn a_member_that_is_not_whole_does_not_answer_for_stability() {
     other.peer_up(1, 1, 1);
     other.peer_answer(1, 1, &[], &[]);
     let asked = Input::StableAsked {
+        roster: roster(&[1, 2, 3], &[]).digest(),
         from: region(1),
         link: tombolo_replica::Link(1),
         log: log(1, 1),

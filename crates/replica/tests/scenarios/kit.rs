@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tombolo_causality::VersionVector;
 use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, SessionId, ShardId, Stamp, TenantId, Time};
 use tombolo_codec::{
-    Batch, Checkpoint, Kind, Op, PeerMessage, Position, ReadValue, Schema, SessionPart, StampSource, Verb,
-    request_digest,
+    Batch, Checkpoint, Kind, Op, PeerMessage, Position, ReadValue, Roster, Schema, SessionPart, StampSource,
+    Verb, request_digest,
 };
 use tombolo_replica::{
     Answer, Difference, Durability, Effect, Input, Link, Now, Options, Replica, Ticket, WritePart,
@@ -90,9 +90,17 @@ pub(crate) struct Node {
     pub(crate) wall: Time,
     /// The incarnations that peers were last asked under.
     asked: Vec<(RegionId, Epoch)>,
+    /// And under which roster.
+    asked_under: u64,
     /// What each peer last answered, on which connection.
     answers: BTreeMap<u16, (u64, VersionVector)>,
     tickets: u64,
+}
+
+/// Who is in and who is out.
+pub(crate) fn roster(members: &[u16], removed: &[u16]) -> Roster {
+    let removed = removed.iter().map(|&id| region(id)).collect();
+    Roster { removed, ..Roster::of(members.iter().map(|&id| region(id))) }
 }
 
 pub(crate) fn options(id: u16, epoch: u128, members: &[u16]) -> Options {
@@ -101,7 +109,7 @@ pub(crate) fn options(id: u16, epoch: u128, members: &[u16]) -> Options {
         shard: SHARD,
         region: region(id),
         epoch: Epoch(epoch),
-        members: members.iter().map(|&id| region(id)).collect(),
+        roster: roster(members, &[]),
         durability: Durability::Sync,
         schema: Arc::new(Schema::default()),
         drift_ms_max: 500,
@@ -124,6 +132,7 @@ impl Node {
             installs: Vec::new(),
             wall: second(100),
             asked: Vec::new(),
+            asked_under: 0,
             answers: BTreeMap::new(),
             tickets: 0,
         }
@@ -243,8 +252,9 @@ impl Node {
             let question = format!("ask r{from} for the whole of it\n");
             if out.contains(&question) {
                 out = out.replace(&question, "");
-                let (from, link, epochs) = (region(from), Link(link), self.asked.clone());
-                out += &self.handle(Input::WholeAnswered { from, link, epochs, received });
+                let (from, link) = (region(from), Link(link));
+                let (epochs, roster) = (self.asked.clone(), self.asked_under);
+                out += &self.handle(Input::WholeAnswered { from, link, roster, epochs, received });
             }
         }
         out
@@ -276,8 +286,9 @@ impl Node {
             if let Effect::Append(batch) = &effect {
                 self.appended.push(batch.clone());
             }
-            if let Effect::Send { message: PeerMessage::WholeAsk { epochs, .. }, .. } = &effect {
+            if let Effect::Send { message: PeerMessage::WholeAsk { epochs, roster, .. }, .. } = &effect {
                 self.asked = epochs.clone();
+                self.asked_under = *roster;
             }
             if let Effect::Ship { batch, .. } = &effect {
                 self.shipped.push(batch.clone());
@@ -363,10 +374,10 @@ fn line(effect: &Effect) -> String {
         Effect::Send { peer, message: PeerMessage::WholeAsk { .. }, .. } => {
             format!("ask r{peer} for the whole of it")
         }
-        Effect::Send { peer, message: PeerMessage::StableAsk { log, through }, .. } => {
+        Effect::Send { peer, message: PeerMessage::StableAsk { log, through, .. }, .. } => {
             format!("ask r{peer}: is {} stable through #{through}?", log_text(*log))
         }
-        Effect::Send { peer, message: PeerMessage::StableAnswer { log, through, own }, .. } => {
+        Effect::Send { peer, message: PeerMessage::StableAnswer { log, through, own, .. }, .. } => {
             let own = position_text(own);
             format!("tell r{peer}: {} is stable through #{through}, own log at {own}", log_text(*log))
         }

@@ -4,6 +4,8 @@ mod admission;
 mod conditional;
 mod difference;
 mod kit;
+mod members;
+mod net;
 mod order;
 mod peers;
 mod restarts;
