@@ -24,7 +24,7 @@ pub fn options(region: RegionId, members: Vec<RegionId>) -> Options {
         shard: SHARD,
         region,
         epoch: Epoch(u128::from(region.get())),
-        members,
+        roster: tombolo_codec::Roster::of(members),
         durability: Durability::Sync,
         schema: Arc::new(Schema::default()),
         drift_ms_max: 500,

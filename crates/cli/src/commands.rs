@@ -12,6 +12,7 @@ mod init;
 mod keys;
 mod lag;
 mod man;
+mod region;
 mod serve;
 mod status;
 mod verify;
@@ -65,6 +66,9 @@ enum Command {
     Config(config::Subcommands),
     /// Show a region: its peers, shards, clock and findings
     Status(status::Arguments),
+    /// List, add, drain or remove regions of a running cluster
+    #[command(subcommand)]
+    Region(region::Subcommands),
     /// Show how far every region is behind every other
     Lag(lag::Arguments),
     /// Check that all regions hold the same state
@@ -102,6 +106,7 @@ impl Cli {
             Command::Check(arguments) => arguments.output.format,
             Command::Config(config::Subcommands::Explain(arguments)) => arguments.output.format,
             Command::Status(arguments) => arguments.output.format,
+            Command::Region(command) => command.format(),
             Command::Lag(arguments) => arguments.output.format,
             Command::Verify(arguments) => arguments.output.format,
             Command::Get(arguments) => arguments.output.format,
@@ -130,6 +135,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Check(arguments) => check::run(&arguments),
         Command::Config(config::Subcommands::Explain(arguments)) => config::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Region(command) => region::run(&command),
         Command::Lag(arguments) => lag::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Get(arguments) => keys::get(&arguments),

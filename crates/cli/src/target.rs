@@ -71,6 +71,27 @@ impl TargetOptions {
         }
     }
 
+    /// The region to talk to, with the admin token of the cluster directory unless another one is given.
+    ///
+    /// Errors: as [`Self::one`].
+    pub(crate) fn admin(&self, timeout: Duration) -> Result<Client, CliError> {
+        let token = match (&self.token, self.load()?) {
+            (None, Some(cluster)) => Some(cluster.admin_token.expose().to_owned()),
+            (given, _) => given.clone(),
+        };
+        Self { token, ..self.clone() }.one(timeout)
+    }
+
+    /// The cluster directory.
+    ///
+    /// Errors: [`Exit::Usage`] if none is named.
+    pub(crate) fn cluster_dir(&self) -> Result<PathBuf, CliError> {
+        self.cluster.clone().ok_or_else(|| {
+            CliError::new(Exit::Usage, "this writes into the cluster directory, and none is named")
+                .next("give --cluster DIR or set TOMBOLO_CLUSTER")
+        })
+    }
+
     fn load(&self) -> Result<Option<ClusterConfig>, CliError> {
         let Some(dir) = &self.cluster else { return Ok(None) };
         ClusterConfig::load(dir).map(Some).map_err(|errors| config_invalid(&errors, dir))

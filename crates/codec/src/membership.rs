@@ -53,7 +53,7 @@ pub struct MemberEntry {
     pub region: RegionId,
     /// Its name, never given to another.
     pub name: String,
-    /// Where its peers reach it: `HOST:PORT`; empty once it is removed.
+    /// Where its peers reach it: `HOST:PORT`.
     pub advertise: String,
     /// Where it stands.
     pub standing: Standing,
@@ -66,16 +66,15 @@ impl MemberEntry {
     fn join(&mut self, other: &Self) {
         self.name = std::mem::take(&mut self.name).max(other.name.clone());
         let is_removed = self.standing == Standing::Removed || other.standing == Standing::Removed;
-        let theirs = (other.version, other.standing, &other.advertise);
-        if theirs > (self.version, self.standing, &self.advertise) {
-            self.standing = other.standing;
+        self.standing = if is_removed {
+            Standing::Removed
+        } else {
+            (self.version, self.standing).max((other.version, other.standing)).1
+        };
+        if (other.version, &other.advertise) > (self.version, &self.advertise) {
             self.advertise.clone_from(&other.advertise);
-            self.version = other.version;
         }
-        if is_removed {
-            self.standing = Standing::Removed;
-            self.advertise.clear();
-        }
+        self.version = self.version.max(other.version);
     }
 }
 
@@ -217,11 +216,22 @@ impl Membership {
         if entry.standing != standing {
             entry.standing = standing;
             entry.version = entry.version.saturating_add(1);
-            if standing == Standing::Removed {
-                entry.advertise.clear();
-            }
         }
         Ok(entry.region)
+    }
+
+    /// Notes where a region is reached from now on; no change if it is there, or removed.
+    pub fn move_to(&mut self, region: RegionId, advertise: &str) {
+        let entry = self.entries.iter_mut().find(|entry| entry.region == region);
+        let stays = |entry: &&mut MemberEntry| {
+            entry.standing != Standing::Removed
+                && entry.advertise != advertise
+                && advertise.len() <= TEXT_BYTES_MAX
+        };
+        if let Some(entry) = entry.filter(stays) {
+            advertise.clone_into(&mut entry.advertise);
+            entry.version = entry.version.saturating_add(1);
+        }
     }
 
     /// What the shards of a region go by.
@@ -242,7 +252,6 @@ impl Membership {
             RegionId::new(entry.region.get()).is_ok()
                 && entry.name.len() <= TEXT_BYTES_MAX
                 && entry.advertise.len() <= TEXT_BYTES_MAX
-                && (entry.standing != Standing::Removed || entry.advertise.is_empty())
         };
         self.entries.len() <= REGIONS_MAX
             && self.entries.iter().all(is_sound)

@@ -106,6 +106,8 @@ codes! {
     TimedOut = "timed_out", "TRYAGAIN", 504;
     /// This region is about to be removed and takes no new writes; reads go on.
     Draining = "draining", "READONLY", 503;
+    /// Something that has to hold first does not; nothing was changed.
+    Precondition = "precondition", "ERR", 409;
     /// This region was removed from its cluster.
     Removed = "removed", "READONLY", 410;
 }

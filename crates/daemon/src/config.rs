@@ -9,6 +9,7 @@ mod cluster_file;
 mod cross;
 mod document;
 mod error;
+mod grow;
 mod init;
 mod issue;
 mod keys;
@@ -25,6 +26,7 @@ use tombolo_codec::{Schema, SealKey};
 
 pub use check::{CheckReport, check};
 pub use error::ConfigError;
+pub use grow::{AddOptions, add_region};
 pub use init::{FileState, InitError, InitOptions, InitReport, REGIONS_DEFAULT, SHARDS_DEFAULT, init};
 pub use keys::{ExplainedKey, explain};
 pub use secret::Secret;

@@ -60,7 +60,7 @@ async fn look(region: &Region, log: LogId, losses: Vec<Loss>, looks: u32) -> Opt
         (replica.is_whole() || is_given_up, missing)
     };
     let (is_lost, missing) = shared.shards.inspect(log.shard, see).await.ok()?;
-    let name = shared.names.get(&log.region).cloned().unwrap_or_else(|| log.region.to_string());
+    let name = shared.mesh.members.name(log.region);
     let place = format!("shard {}, log {name}/{}", log.shard, log.epoch);
     if missing.is_empty() {
         shared.outlets.findings.clear("data_loss", &place);

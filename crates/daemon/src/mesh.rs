@@ -9,24 +9,31 @@ mod pace;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
+use dashmap::DashMap;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tombolo_causality::{ClusterId, Epoch, RegionId, Seq, ShardId, VersionVector};
-use tombolo_codec::{Batch, Hello, PEER_VERSION, PeerMessage, Position, decode_peer};
+use tombolo_codec::{
+    Batch, Hello, MemberEntry, Membership, PEER_VERSION, PeerMessage, Position, Standing, decode_peer,
+};
 use tombolo_replica::{Input, Link as LinkId, Notice};
 use tombolo_transport::{Channel, Frame, LANES_MAX, Link, LinkError, Transport};
 
 use self::pace::{End, Pace};
 use crate::clock::wall;
+use crate::members::Members;
 use crate::metrics::PeerLabel;
 use crate::node::{Bulk, Description, LinkQueues, Outlets, PeerOutlet, Shards};
 use crate::skew::Skew;
 
 /// Time between two attempts to reach a peer.
 const ATTEMPT_EVERY: Duration = Duration::from_millis(250);
+/// Time between two attempts to reach a region that was removed.
+const ATTEMPT_OF_REMOVED_EVERY: Duration = Duration::from_secs(5);
 /// Attempts under way at once: as many as start before the oldest gives up, so that one is always fresh.
 const ATTEMPTS_MAX: usize = 12;
 /// Time between heartbeats, so that lag and skew are right when idle.
@@ -40,12 +47,18 @@ const GOODBYE_WITHIN: Duration = Duration::from_millis(400);
 /// How long the peer may take from connecting to its hello, and to answer ours.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 
+/// Connections of a peer that wait to replace the present one.
+const INCOMING_MAX: usize = 4;
+
 /// Kinds of frames between regions.
 const KIND_MESSAGE: u8 = 1;
 const KIND_BATCH: u8 = 2;
 
 /// A connection that a peer made, and the first frame on its control stream.
 pub(crate) type Incoming<L> = (L, Frame);
+
+/// Where the connections that each peer makes are taken to its task.
+pub(crate) type Mailboxes<L> = DashMap<RegionId, mpsc::Sender<Incoming<L>>, foldhash::fast::FixedState>;
 
 /// Hands an accepted connection to its peer's task once the peer speaks on it.
 pub(crate) async fn introduce<L: Link>(link: L, mailbox: mpsc::Sender<Incoming<L>>) {
@@ -62,7 +75,6 @@ pub(crate) struct Own {
     pub(crate) region: RegionId,
     pub(crate) epoch: Epoch,
     pub(crate) shards_count: u16,
-    pub(crate) revision: u64,
 }
 
 /// The state of a connection, for status.
@@ -73,6 +85,12 @@ pub(crate) struct PeerLink {
     pub(crate) connects: u64,
     /// When contact was lost, as milliseconds since the Unix epoch.
     pub(crate) lost_unix_ms: Option<u64>,
+    /// In which incarnation it last spoke.
+    pub(crate) epoch: Option<Epoch>,
+    /// The revision that it last said its shards go by.
+    pub(crate) revision: u64,
+    /// How far it last said its own log of each shard is durable there.
+    pub(crate) ends: Arc<Vec<(ShardId, Seq)>>,
 }
 
 /// Where the tasks' shared parts are.
@@ -81,7 +99,8 @@ pub(crate) struct Mesh {
     pub(crate) shards: Shards,
     pub(crate) outlets: Arc<Outlets>,
     pub(crate) skew: Arc<Skew>,
-    pub(crate) links: BTreeMap<RegionId, watch::Sender<PeerLink>>,
+    pub(crate) members: Members,
+    links: RwLock<BTreeMap<RegionId, Arc<watch::Sender<PeerLink>>>>,
     next_link: AtomicU64,
     hello_within: Duration,
 }
@@ -95,17 +114,93 @@ enum Ended {
     Protocol(String),
     #[error("the peer {0}")]
     Refused(String),
+    #[error("{0}")]
+    Removed(&'static str),
     #[error("this daemon is stopping")]
     Stopping,
 }
 
 impl Mesh {
-    pub(crate) fn new(own: Own, shards: Shards, outlets: Arc<Outlets>, skew: Arc<Skew>) -> Self {
-        let unix_ms = wall().unix_ms();
-        let peers = outlets.peers.iter().map(|peer| *peer.key());
-        let lost = PeerLink { lost_unix_ms: Some(unix_ms), ..PeerLink::default() };
-        let links = peers.map(|region| (region, watch::Sender::new(lost.clone()))).collect();
-        Self { own, shards, outlets, skew, links, next_link: AtomicU64::new(1), hello_within: HELLO_WITHIN }
+    pub(crate) fn new(
+        own: Own,
+        shards: Shards,
+        outlets: Arc<Outlets>,
+        skew: Arc<Skew>,
+        members: Members,
+    ) -> Self {
+        let (links, next_link) = (RwLock::default(), AtomicU64::new(1));
+        let hello_within = HELLO_WITHIN;
+        let mesh = Self { own, shards, outlets, skew, members, links, next_link, hello_within };
+        for (region, name) in mesh.members.names().into_iter().filter(|(region, _)| *region != own.region) {
+            mesh.add_peer(region, &name);
+        }
+        mesh
+    }
+
+    /// Makes room for a peer's link, if there is none yet.
+    pub(crate) fn add_peer(&self, region: RegionId, name: &str) {
+        self.outlets.add_peer(region, name);
+        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        links.entry(region).or_insert_with(|| {
+            let lost_unix_ms = Some(wall().unix_ms());
+            Arc::new(watch::Sender::new(PeerLink { lost_unix_ms, ..PeerLink::default() }))
+        });
+    }
+
+    fn link_state(&self, peer: RegionId) -> Arc<watch::Sender<PeerLink>> {
+        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
+        links.get(&peer).expect("every peer has a link, up or not").clone()
+    }
+
+    /// The state of the link to a peer.
+    pub(crate) fn link(&self, peer: RegionId) -> Option<PeerLink> {
+        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
+        links.get(&peer).map(|link| link.borrow().clone())
+    }
+
+    /// The links to all members.
+    pub(crate) fn links(&self) -> Vec<(RegionId, PeerLink)> {
+        let present = self.members.present();
+        present.into_iter().filter_map(|region| Some((region, self.link(region)?))).collect()
+    }
+
+    /// Keeps a connection to every region, those added later too. A removed one is told that it was.
+    pub(crate) async fn keep_all<T: Transport>(
+        self: Arc<Self>,
+        transport: Arc<T>,
+        address: impl Fn(&MemberEntry) -> String,
+        mailboxes: Arc<Mailboxes<T::Link>>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let mut changes = self.members.watch();
+        let mut links = JoinSet::new();
+        let mut is_open = true;
+        while is_open {
+            let document = changes.borrow_and_update().clone();
+            for entry in document.entries().iter().filter(|entry| entry.region != self.own.region) {
+                if !mailboxes.contains_key(&entry.region) {
+                    let (mailbox, incoming) = mpsc::channel(INCOMING_MAX);
+                    mailboxes.insert(entry.region, mailbox);
+                    let (transport, address) = (transport.clone(), address(entry));
+                    links.spawn(self.clone().keep(transport, entry.region, address, incoming, stop.clone()));
+                }
+            }
+            let ended = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => {
+                    is_open = false;
+                    None
+                }
+                changed = changes.changed() => {
+                    is_open = changed.is_ok();
+                    None
+                }
+                Some(ended) = links.join_next() => Some(ended),
+            };
+            if let Some(Err(error)) = ended {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+        while links.join_next().await.is_some() {}
     }
 
     /// Keeps a connection to one peer until `stop` says so. `incoming` gives the peer's own connections, each with the
@@ -131,11 +226,12 @@ impl Mesh {
                         Some((link, first)) => (link, Some(first)),
                         None => return,
                     },
-                    link = dial(transport.clone(), peer, address.clone(), pace.not_before()), if self.own.region < peer => (link, None),
+                    link = dial(transport.clone(), peer, address.clone(), pace.not_before(), || self.attempt_every(peer)),
+                        if self.own.region < peer && self.members.standing() != Standing::Removed => (link, None),
                 },
             };
             let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
-            self.links[&peer].send_modify(|state| {
+            self.link_state(peer).send_modify(|state| {
                 state.is_up = true;
                 state.connects += 1;
                 state.rtt = link.rtt();
@@ -152,7 +248,7 @@ impl Mesh {
                 }
             };
             outlet.set_queues(None);
-            self.links[&peer].send_modify(|state| {
+            self.link_state(peer).send_modify(|state| {
                 state.is_up = false;
                 state.lost_unix_ms = Some(wall().unix_ms());
             });
@@ -164,7 +260,7 @@ impl Mesh {
             }
             let end = match &ended {
                 _ if is_answered.into_inner() => End::Answered,
-                Ended::Refused(_) => End::Refused,
+                Ended::Refused(_) | Ended::Removed(_) => End::Refused,
                 Ended::Link(LinkError::ClosedByPeer { .. } | LinkError::RefusedByPeer { .. }) => {
                     End::RefusedByPeer
                 }
@@ -179,8 +275,13 @@ impl Mesh {
         }
     }
 
+    /// How often a peer is dialled: a removed one now and then, so that it learns that it was.
+    fn attempt_every(&self, peer: RegionId) -> Duration {
+        if self.members.is_apart(peer) { ATTEMPT_OF_REMOVED_EVERY } else { ATTEMPT_EVERY }
+    }
+
     async fn run_link<L: Link>(
-        &self,
+        self: &Arc<Self>,
         link: L,
         first: Option<Frame>,
         id: LinkId,
@@ -208,7 +309,7 @@ impl Mesh {
         })));
         let _ = control.send(PeerMessage::Hello(self.hello()));
         tasks.spawn(send_control(link.clone(), control_queue, outlet.clone(), self.own.epoch));
-        tasks.spawn(heartbeat(control.clone()));
+        tasks.spawn(heartbeat(self.clone(), control.clone()));
         let goodbye = control.clone();
         let conversation = Conversation {
             mesh: self,
@@ -220,37 +321,60 @@ impl Mesh {
             peer_epoch: None,
             is_answered,
         };
-        tokio::select! {
+        let ended = tokio::select! {
             ended = conversation.run(first) => ended,
             Some(ended) = tasks.join_next() => ended.unwrap_or_else(|error| Ended::Protocol(error.to_string())),
-            () = hang_up.notified() => {
+            () = hang_up.notified() => match self.apart(link.peer()) {
+                Some(why) => Ended::Removed(why),
+                None => {
                 Ended::Protocol("may have been succeeded, says another region; its next hello tells".to_owned())
-            }
+                }
+            },
             () = async { drop(stop.wait_for(|stop| *stop).await) } => {
-                let _ = goodbye.send(PeerMessage::Goodbye);
-                // The sender of the control stream ends once it is written; other ends do not matter any more.
-                let said = async {
-                    while let Some(ended) = tasks.join_next().await {
-                        if let Ok(Ended::Stopping) = ended {
-                            return;
-                        }
-                    }
-                };
-                let _ = tokio::time::timeout(GOODBYE_WITHIN, said).await;
                 Ended::Stopping
             }
+        };
+        if let Ended::Removed(_) = &ended {
+            // Whoever was removed learns it from this, and why the link ends.
+            let document = Membership::clone(&self.members.document());
+            let _ = goodbye.send(PeerMessage::Members(document));
+        }
+        if let Ended::Stopping | Ended::Removed(_) = &ended {
+            let _ = goodbye.send(PeerMessage::Goodbye);
+            // The sender of the control stream ends once it is written; other ends do not matter any more.
+            let said = async {
+                while let Some(ended) = tasks.join_next().await {
+                    if let Ok(Ended::Stopping) = ended {
+                        return;
+                    }
+                }
+            };
+            let _ = tokio::time::timeout(GOODBYE_WITHIN, said).await;
+        }
+        ended
+    }
+
+    /// Why this region and a peer have nothing more to say to each other, if so.
+    fn apart(&self, peer: RegionId) -> Option<&'static str> {
+        let document = self.members.document();
+        if !document.is_present(self.own.region) {
+            Some("this region was removed from the cluster")
+        } else if !document.is_present(peer) {
+            Some("the peer was removed from the cluster")
+        } else {
+            None
         }
     }
 
     fn hello(&self) -> Hello {
-        let Own { cluster, region, epoch, shards_count, revision } = self.own;
+        let Own { cluster, region, epoch, shards_count } = self.own;
         Hello {
             cluster,
             region,
             epoch,
             version: PEER_VERSION,
             shards_count,
-            revision,
+            members: Membership::clone(&self.members.document()),
             answers: None,
             received: Vec::new(),
             applied: Vec::new(),
@@ -279,7 +403,7 @@ impl Mesh {
 
 /// What is said on the control stream of one connection.
 struct Conversation<'a, L> {
-    mesh: &'a Mesh,
+    mesh: &'a Arc<Mesh>,
     link: L,
     id: LinkId,
     control: mpsc::UnboundedSender<PeerMessage>,
@@ -343,8 +467,24 @@ impl<L: Link> Conversation<'_, L> {
                     }
                 }
             }
-            PeerMessage::Heartbeat { clock, .. } => {
-                self.mesh.links[&peer].send_modify(|state| state.rtt = self.link.rtt());
+            PeerMessage::Members(members) => {
+                if self.mesh.apart(peer).is_none() {
+                    self.mesh.learn(members).await;
+                }
+                if let Some(why) = self.mesh.apart(peer) {
+                    return Err(Ended::Removed(why));
+                }
+            }
+            PeerMessage::Heartbeat { clock, ends, revision } => {
+                self.mesh.link_state(peer).send_modify(|state| {
+                    state.rtt = self.link.rtt();
+                    // Before the hello nobody knows whose ends they are.
+                    if let Some(epoch) = self.peer_epoch {
+                        state.epoch = Some(epoch);
+                        state.revision = revision;
+                        state.ends = Arc::new(ends);
+                    }
+                });
                 if let Some(is_ahead) = self.mesh.skew.heard(peer, clock, wall(), self.link.rtt()) {
                     shards.tell_all(|| Input::ClockAhead { is_ahead }).await;
                 }
@@ -366,6 +506,12 @@ impl<L: Link> Conversation<'_, L> {
             let notice = Notice { code: "hello_refused", text: ended.to_string() };
             self.mesh.outlets.findings.raise(&place, &notice);
             return Err(ended);
+        }
+        if self.mesh.apart(peer).is_none() {
+            self.mesh.learn(hello.members).await;
+        }
+        if let Some(why) = self.mesh.apart(peer) {
+            return Err(Ended::Removed(why));
         }
         let shards = &self.mesh.shards;
         match hello.answers {
@@ -432,10 +578,11 @@ async fn dial<T: Transport>(
     peer: RegionId,
     address: String,
     not_before: Instant,
+    attempt_every: impl Fn() -> Duration,
 ) -> T::Link {
     tokio::time::sleep_until(not_before).await;
     let mut attempts: JoinSet<Option<T::Link>> = JoinSet::new();
-    let mut ticks = tokio::time::interval(ATTEMPT_EVERY);
+    let mut next = Instant::now();
     loop {
         tokio::select! {
             biased;
@@ -444,7 +591,8 @@ async fn dial<T: Transport>(
                     return link;
                 }
             }
-            _ = ticks.tick(), if attempts.len() < ATTEMPTS_MAX => {
+            () = tokio::time::sleep_until(next), if attempts.len() < ATTEMPTS_MAX => {
+                next = Instant::now() + attempt_every();
                 let (transport, address) = (transport.clone(), address.clone());
                 attempts.spawn(async move {
                     let Ok(mut found) = tokio::net::lookup_host(&address).await else {
@@ -563,11 +711,12 @@ async fn send_control<L: Link>(
     }
 }
 
-async fn heartbeat(control: mpsc::UnboundedSender<PeerMessage>) -> Ended {
+async fn heartbeat(mesh: Arc<Mesh>, control: mpsc::UnboundedSender<PeerMessage>) -> Ended {
     let mut ticks = tokio::time::interval(HEARTBEAT_EVERY);
     loop {
         ticks.tick().await;
-        let message = PeerMessage::Heartbeat { clock: wall(), ends: Vec::new() };
+        let (revision, ends) = (mesh.members.applied(), mesh.outlets.own_ends());
+        let message = PeerMessage::Heartbeat { clock: wall(), ends, revision };
         if control.send(message).is_err() {
             return std::future::pending().await;
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use tokio::sync::{mpsc, oneshot};
-use tombolo_causality::{RegionId, ShardId, VersionVector};
+use tombolo_causality::{Epoch, RegionId, Seq, ShardId, VersionVector};
 use tombolo_codec::{Batch, PeerMessage};
 use tombolo_replica::{Difference, Effect, Input, Link, Now, Replica, Ticket};
 
@@ -62,31 +62,52 @@ pub(crate) struct Outlets {
     pub(crate) whole_count: AtomicU64,
     /// Differences that a shard wants to be made durable.
     pub(crate) installs: mpsc::UnboundedSender<(ShardId, Box<Difference>)>,
+    /// Through which batch this region's own log is durable, by shard.
+    own_ends: Box<[AtomicU64]>,
+    own: (RegionId, Epoch),
     tickets: AtomicU64,
 }
 
 impl Outlets {
     pub(crate) fn new(
-        peers: impl IntoIterator<Item = (RegionId, String)>,
+        own: (RegionId, Epoch),
+        shards_count: u16,
         metrics: Arc<Metrics>,
         findings: Arc<Findings>,
         installs: mpsc::UnboundedSender<(ShardId, Box<Difference>)>,
     ) -> Self {
-        let outlet = |name: String| {
-            let label = PeerLabel { region: name.clone() };
+        Self {
+            peers: DashMap::default(),
+            metrics,
+            findings,
+            whole_count: AtomicU64::new(0),
+            installs,
+            own_ends: (0..shards_count).map(|_| AtomicU64::new(0)).collect(),
+            own,
+            tickets: AtomicU64::new(1),
+        }
+    }
+
+    /// Makes a way to a peer, if there is none yet.
+    pub(crate) fn add_peer(&self, region: RegionId, name: &str) {
+        self.peers.entry(region).or_insert_with(|| {
+            let label = PeerLabel { region: name.to_owned() };
             Arc::new(PeerOutlet {
                 acks: AckBoard::default(),
                 queues: std::sync::RwLock::new(None),
-                batches: metrics.batches_shipped.get_or_create(&label).clone(),
-                bytes: metrics.bytes_shipped.get_or_create(&label).clone(),
-                signals: metrics.signals_applied.get_or_create(&label).clone(),
-                age: metrics.apply_age_seconds.get_or_create(&label).clone(),
-                name,
+                batches: self.metrics.batches_shipped.get_or_create(&label).clone(),
+                bytes: self.metrics.bytes_shipped.get_or_create(&label).clone(),
+                signals: self.metrics.signals_applied.get_or_create(&label).clone(),
+                age: self.metrics.apply_age_seconds.get_or_create(&label).clone(),
+                name: name.to_owned(),
             })
-        };
-        let peers = peers.into_iter().map(|(region, name)| (region, outlet(name))).collect();
-        let (whole_count, tickets) = (AtomicU64::new(0), AtomicU64::new(1));
-        Self { peers, metrics, findings, whole_count, installs, tickets }
+        });
+    }
+
+    /// Through which batch this region's own logs are durable: what the others should come to hold.
+    pub(crate) fn own_ends(&self) -> Vec<(ShardId, Seq)> {
+        let ends = self.own_ends.iter().map(|end| Seq(end.load(Ordering::Relaxed)));
+        (0..).map(ShardId).zip(ends).collect()
     }
 
     /// A ticket that no one else has.
@@ -138,6 +159,10 @@ impl Outlets {
                 }
             }
             Effect::Ack(position) => {
+                let end = self.own_ends.get(usize::from(position.log.shard.0));
+                if let Some(end) = end.filter(|_| (position.log.region, position.log.epoch) == self.own) {
+                    end.store(position.seq.0, Ordering::Relaxed);
+                }
                 for peer in &self.peers {
                     peer.acks.note(position);
                 }

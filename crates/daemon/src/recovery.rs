@@ -65,7 +65,7 @@ pub(crate) fn recover(
     }
     let checkpoint = found.checkpoint;
     let known = checkpoint.as_ref().map(|checkpoint| known_ends(shard, checkpoint)).unwrap_or_default();
-    let missing = if options.members.len() > 1 {
+    let missing = if options.roster.present.len() > 1 {
         "what is missing is asked of the other regions"
     } else {
         "there is no other region to ask for what is missing"

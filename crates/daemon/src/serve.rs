@@ -12,15 +12,13 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tombolo_causality::{Epoch, RegionId, Router, ShardId};
-use tombolo_codec::limits;
+use tombolo_causality::{Epoch, Router, ShardId};
+use tombolo_codec::{Membership, Standing, limits};
 use tombolo_gateway::service::Identity;
 use tombolo_gateway::{DoorStats, serve_http, serve_quic, serve_resp};
 use tombolo_replica as replica;
 use tombolo_transport as transport;
-use tombolo_transport::{
-    ClientListener, DoorSettings, Link, Members, QuicSettings, QuicTransport, Transport,
-};
+use tombolo_transport::{ClientListener, DoorSettings, Link, QuicSettings, QuicTransport, Transport};
 use tombolo_wal::{Committer, CommitterSettings, DiskError, FileDisk, Manifest, WalError, WalSettings};
 
 use crate::checkpoints;
@@ -28,7 +26,8 @@ use crate::clock::{Clock, draw};
 use crate::config::{ClusterConfig, ConfigError, Durability, RegionConfig};
 use crate::findings::Findings;
 use crate::losses::{self, Loss};
-use crate::mesh::{Mesh, Own, introduce};
+use crate::members::{Members, open_members, saver};
+use crate::mesh::{Mailboxes, Mesh, Own, introduce};
 use crate::metrics::Metrics;
 use crate::node::{Outlets, Shards};
 use crate::recovery::{Recovered, recover, redo_journals};
@@ -36,9 +35,6 @@ use crate::service::{Region, Shared};
 use crate::shard::{COMMANDS_MAX, EVENTS_MAX, ShardHandle, ShardTask};
 use crate::skew::Skew;
 use crate::storage::Storage;
-
-/// Connections of a peer that wait to replace the present one.
-const INCOMING_MAX: usize = 4;
 
 /// How long the links to all peers have for the goodbye when the daemon stops.
 const GOODBYES_WITHIN: Duration = Duration::from_millis(1_500);
@@ -207,7 +203,7 @@ struct Sockets {
 async fn bind(
     own: &RegionConfig,
     identity: &transport::Identity,
-    members: Members,
+    members: transport::Members,
 ) -> Result<Sockets, ServeError> {
     let failed = |door: &'static str, address: SocketAddr, cause: String| {
         let region = own.name.clone();
@@ -240,13 +236,27 @@ fn storage_error(dir: &std::path::Path, cause: WalError) -> ServeError {
     }
 }
 
+/// All regions that ever were, as the transport names them: a removed one is told that it was.
+fn known_to_transport(cluster: tombolo_causality::ClusterId, document: &Membership) -> transport::Members {
+    let names = document.entries().iter().map(|entry| (entry.region, entry.name.clone()));
+    transport::Members::new(cluster, names)
+}
+
+/// What a data directory holds.
+struct Opened {
+    disk: FileDisk,
+    wal: WalSettings,
+    members: Membership,
+    shards: Vec<Recovered>,
+}
+
 /// Opens the data directory and recovers every shard. Blocks.
 fn open_data(
     config: &ClusterConfig,
     own: &RegionConfig,
     epoch: Epoch,
     findings: &Arc<Findings>,
-) -> Result<(FileDisk, WalSettings, Vec<Recovered>), WalError> {
+) -> Result<Opened, WalError> {
     let disk = FileDisk::open(&own.storage.dir)?;
     Manifest { cluster: config.cluster, region: own.id, shards_count: config.shards }.claim(&disk)?;
     let mut wal = WalSettings::new(config.cluster, own.id);
@@ -254,14 +264,14 @@ fn open_data(
     // What the commit journals hold goes back to the logs before anybody reads these.
     let redone = redo_journals(&disk, wal, findings)?;
     let schema = Arc::new(config.schema.clone());
-    let members: Vec<RegionId> = config.regions.iter().map(|region| region.id).collect();
+    let members = open_members(&disk, config, own)?;
     let shards = (0..config.shards).map(|shard| {
         let options = replica::Options {
             cluster: config.cluster,
             shard: ShardId(shard),
             region: own.id,
             epoch,
-            members: members.clone(),
+            roster: members.roster(own.id),
             durability: match own.storage.durability {
                 Durability::Sync => replica::Durability::Sync,
                 Durability::Interval | Durability::Async => replica::Durability::Relaxed,
@@ -277,7 +287,7 @@ fn open_data(
     if let Some(shard) = shards.first_mut() {
         shard.quarantined.extend(redone);
     }
-    Ok((disk, wal, shards))
+    Ok(Opened { disk, wal, members, shards })
 }
 
 impl Daemon {
@@ -290,7 +300,7 @@ impl Daemon {
         let started = Instant::now();
         let epoch = Epoch(draw());
         let (metrics, findings) = (Arc::new(Metrics::new()), Arc::new(Findings::default()));
-        let (disk, wal, recovered) = {
+        let Opened { disk, wal, members, shards: recovered } = {
             let (config, own, findings) = (config.clone(), own.clone(), findings.clone());
             let dir = own.storage.dir.clone();
             let opened =
@@ -298,14 +308,17 @@ impl Daemon {
             opened.expect("recovery does not panic").map_err(|cause| storage_error(&dir, cause))?
         };
         let batches_count: u64 = recovered.iter().map(|shard| shard.batches_count).sum();
-        let names: BTreeMap<RegionId, String> =
-            config.regions.iter().map(|region| (region.id, region.name.clone())).collect();
-        let members = Members::new(config.cluster, names.clone());
-        let sockets = bind(&own, &identity, members).await?;
-
-        let others = names.iter().filter(|&(&id, _)| id != own.id).map(|(&id, name)| (id, name.clone()));
         let (installs, to_install) = mpsc::unbounded_channel();
-        let outlets = Arc::new(Outlets::new(others, metrics.clone(), findings.clone(), installs));
+        let Sockets { peers, clients, http, resp } =
+            bind(&own, &identity, known_to_transport(config.cluster, &members)).await?;
+        let peers = Arc::new(peers);
+        let outlets = Arc::new(Outlets::new(
+            (own.id, epoch),
+            config.shards,
+            metrics.clone(),
+            findings.clone(),
+            installs,
+        ));
         let mut disk_senders = Vec::new();
         let mut disk_receivers = Vec::new();
         for _ in &recovered {
@@ -325,6 +338,12 @@ impl Daemon {
             }
             Durability::Async => tombolo_wal::Durability::Async,
         };
+        let (cluster, transport) = (config.cluster, peers.clone());
+        let members = Members::new(own.id, members, saver(disk.clone(), cluster), move |document| {
+            if let Err(error) = transport.set_members(known_to_transport(cluster, document)) {
+                tracing::error!("the transport does not take the new members: {error}");
+            }
+        });
         let events = storage.clone();
         let committer =
             Committer::start(disk, stores, CommitterSettings::new(wal, durability), move |event| {
@@ -345,14 +364,11 @@ impl Daemon {
         }
         let shards = Shards::new(handles);
         let skew = Arc::new(Skew::new(own.max_drift_ms));
-        let own_name = Own {
-            cluster: config.cluster,
-            region: own.id,
-            epoch,
-            shards_count: config.shards,
-            revision: config.revision,
-        };
-        let mesh = Arc::new(Mesh::new(own_name, shards.clone(), outlets.clone(), skew));
+        let own_name = Own { cluster: config.cluster, region: own.id, epoch, shards_count: config.shards };
+        let mesh = Arc::new(Mesh::new(own_name, shards.clone(), outlets.clone(), skew, members));
+        if mesh.members.standing() == Standing::Removed {
+            mesh.say_removed();
+        }
         let region = Region::new(Shared {
             identity: Identity {
                 cluster: config.cluster,
@@ -361,7 +377,7 @@ impl Daemon {
                 epoch,
                 shards_count: config.shards,
                 durability: own.storage.durability.name(),
-                regions: names.values().cloned().collect(),
+                regions: mesh.members.names().into_values().collect(),
                 window_seconds: own.window_seconds,
                 session_numbers_max: own.session_numbers_max,
                 connections_max: own.limits.connections_max,
@@ -376,7 +392,6 @@ impl Daemon {
             outlets,
             mesh,
             storage,
-            names,
             max_drift_ms: own.max_drift_ms,
             checkpoints: DashMap::default(),
             checkpointing: tokio::sync::Mutex::new(()),
@@ -387,13 +402,12 @@ impl Daemon {
         });
         let recovery_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(region = own.name, %epoch, batches_count, recovery_ms, "recovered");
-        let Sockets { peers, clients, http, resp } = sockets;
         let stop = watch::Sender::new(false);
         tasks.spawn(checkpoints::install_all(region.clone(), to_install, stop.subscribe()));
         if !losses.is_empty() {
             tasks.spawn(losses::watch(region.clone(), losses, stop.subscribe()));
         }
-        let (peers, links) = (Arc::new(peers), JoinSet::new());
+        let links = JoinSet::new();
         let mut daemon = Self { config, own, region, peers, clients, http, resp, tasks, links, stop };
         daemon.connect(peer_overrides);
         Ok(daemon)
@@ -401,22 +415,22 @@ impl Daemon {
 
     /// Starts one task per peer and one that hands out what dials in.
     fn connect(&mut self, peer_overrides: &[(String, String)]) {
-        let mut mailboxes = BTreeMap::new();
-        for peer in self.config.regions.iter().filter(|peer| peer.id != self.own.id) {
-            let overridden = peer_overrides.iter().rev().find(|(name, _)| *name == peer.name);
-            let address = overridden.map_or_else(|| peer.advertise.clone(), |(_, address)| address.clone());
-            let (mailbox, incoming) = mpsc::channel(INCOMING_MAX);
-            mailboxes.insert(peer.id, mailbox);
-            let mesh = self.region.shared().mesh.clone();
-            let (peers, stop) = (self.peers.clone(), self.stop.subscribe());
-            self.links.spawn(mesh.keep(peers, peer.id, address, incoming, stop));
-        }
-        let peers = self.peers.clone();
+        let mailboxes: Arc<Mailboxes<_>> = Arc::default();
+        let declared = self.config.regions.iter().map(|peer| (peer.name.clone(), peer.advertise.clone()));
+        let files: BTreeMap<String, String> = declared.chain(peer_overrides.iter().cloned()).collect();
+        // What this machine's files say of the way to a region comes before what that says of itself.
+        let address = move |entry: &tombolo_codec::MemberEntry| {
+            files.get(&entry.name).unwrap_or(&entry.advertise).clone()
+        };
+        let mesh = self.region.shared().mesh.clone();
+        let (peers, stop) = (self.peers.clone(), self.stop.subscribe());
+        self.links.spawn(mesh.keep_all(peers.clone(), address, mailboxes.clone(), stop));
         self.tasks.spawn(async move {
             let mut introductions = JoinSet::new();
             while let Ok(link) = peers.accept().await {
-                if let Some(mailbox) = mailboxes.get(&link.peer()) {
-                    introductions.spawn(introduce(link, mailbox.clone()));
+                let mailbox = mailboxes.get(&link.peer()).map(|mailbox| mailbox.clone());
+                if let Some(mailbox) = mailbox {
+                    introductions.spawn(introduce(link, mailbox));
                 }
                 while introductions.try_join_next().is_some() {}
             }
@@ -458,7 +472,7 @@ impl Daemon {
                 _ = interrupt.recv() => break None,
                 _ = asked.wait_for(|stop| *stop) => break None,
                 _ = hangup.recv() => {
-                    reload(&config, &own, &peers, &clients);
+                    reload(&config, &own, &region.shared().mesh.members, &peers, &clients);
                     continue;
                 }
                 Some(ended) = tasks.join_next() => ended,
@@ -492,9 +506,14 @@ impl Daemon {
 }
 
 /// Takes new certificates over for new connections; those that stand go on.
-fn reload(config: &ClusterConfig, own: &RegionConfig, peers: &QuicTransport, clients: &ClientListener) {
-    let members =
-        Members::new(config.cluster, config.regions.iter().map(|region| (region.id, region.name.clone())));
+fn reload(
+    config: &ClusterConfig,
+    own: &RegionConfig,
+    members: &Members,
+    peers: &QuicTransport,
+    clients: &ClientListener,
+) {
+    let members = known_to_transport(config.cluster, &members.document());
     let outcome = transport::Identity::load(&config.authority, &own.certificate, &own.key)
         .map_err(|error| error.to_string())
         .and_then(|identity| {

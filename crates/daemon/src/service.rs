@@ -12,6 +12,7 @@ use tombolo_codec::{
     AwaitScope, Checkpoint, Digest, Laggard, Op, Position, ReadValue, Reject, RejectCode, SealKey,
     SessionPart, Token, Verb, request_digest,
 };
+use tombolo_gateway::regions::{Regions, RegionsRequest};
 use tombolo_gateway::service::{Awaited, Caller, Identity, ReadRequest, WriteRequest, Written};
 use tombolo_gateway::status::{ShardDigest, Status};
 use tombolo_gateway::{DoorStats, Service};
@@ -41,7 +42,6 @@ pub(crate) struct Shared {
     pub(crate) outlets: Arc<Outlets>,
     pub(crate) mesh: Arc<Mesh>,
     pub(crate) storage: Arc<Storage>,
-    pub(crate) names: BTreeMap<RegionId, String>,
     pub(crate) max_drift_ms: u64,
     pub(crate) limits: LimitsConfig,
     /// The ends and seals of each shard's latest checkpoint of this process, without its cells.
@@ -160,26 +160,27 @@ impl Region {
     }
 
     fn name(&self, region: RegionId) -> String {
-        self.0.names.get(&region).cloned().unwrap_or_else(|| region.to_string())
+        self.0.mesh.members.name(region)
     }
 
     fn region(&self, name: &str) -> Result<RegionId, Reject> {
-        let found = self.0.names.iter().find(|(_, known)| *known == name);
-        found.map(|(&region, _)| region).ok_or_else(|| {
-            let known: Vec<&str> = self.0.names.values().map(String::as_str).collect();
+        let document = self.0.mesh.members.document();
+        document.named(name).map(|entry| entry.region).ok_or_else(|| {
+            let known: Vec<&str> = document.entries().iter().map(|entry| entry.name.as_str()).collect();
             let text = format!("no region is called `{name}`; there are {}", known.join(", "));
             Reject::new(RejectCode::UnknownRegion, text)
         })
     }
 
     fn scope(&self, scope: &AwaitScope) -> Result<Scope, Reject> {
+        let present = self.0.mesh.members.present();
         Ok(match scope {
-            AwaitScope::All => Scope::These(self.0.names.keys().copied().collect()),
+            AwaitScope::All => Scope::These(present.into_iter().collect()),
             AwaitScope::Named(names) => {
                 Scope::These(names.iter().map(|name| self.region(name)).collect::<Result<_, _>>()?)
             }
-            AwaitScope::AtLeast(count) if usize::from(*count) > self.0.names.len() => {
-                let text = format!("{count} regions were asked for, {} are declared", self.0.names.len());
+            AwaitScope::AtLeast(count) if usize::from(*count) > present.len() => {
+                let text = format!("{count} regions were asked for, {} are declared", present.len());
                 return Err(Reject::new(RejectCode::UnknownRegion, text));
             }
             AwaitScope::AtLeast(count) => Scope::AtLeast(usize::from(*count)),
@@ -203,8 +204,10 @@ impl Region {
                     is_halted |= self.report(shard).await.is_some_and(|report| !report.halted.is_empty());
                 }
             }
-            let link = self.0.mesh.links.get(&region).map(|link| link.borrow().clone());
+            let link = self.0.mesh.link(region);
+            let is_evicted = !self.0.mesh.members.document().is_present(region);
             let reason = match &link {
+                _ if is_evicted => "evicted",
                 Some(link) if !link.is_up => "unreachable",
                 _ if is_halted => "apply_error",
                 _ => "behind",
@@ -429,7 +432,10 @@ impl Service for Region {
         }
         drop(reply);
         let mut holders: BTreeMap<RegionId, BTreeSet<ShardId>> = BTreeMap::new();
-        let regions: Vec<RegionId> = self.0.names.keys().copied().collect();
+        let mut regions: BTreeSet<RegionId> = self.0.mesh.members.present().into_iter().collect();
+        if let Scope::These(wanted) = &scope {
+            regions.extend(wanted);
+        }
         let reached = |holders: &BTreeMap<RegionId, BTreeSet<ShardId>>| -> BTreeSet<RegionId> {
             let count = positions.len();
             let holds = |region: &&RegionId| holders.get(region).map_or(0, BTreeSet::len) == count;
@@ -493,6 +499,22 @@ impl Service for Region {
         }
         self.0.shards.tell_all(|| Input::PauseApply { peer, is_paused }).await;
         Ok(())
+    }
+
+    fn region_names(&self) -> Vec<String> {
+        self.0.mesh.members.names().into_values().collect()
+    }
+
+    fn members_count(&self) -> usize {
+        self.0.mesh.members.present().len()
+    }
+
+    async fn regions(&self) -> Regions {
+        self.list_regions(false, Vec::new()).await
+    }
+
+    async fn change_regions(&self, request: RegionsRequest) -> Result<Regions, Reject> {
+        self.change_members(request).await
     }
 
     async fn checkpoint(&self) -> Result<usize, Reject> {

@@ -16,7 +16,7 @@ const STALLED_MS: u64 = 10_000;
 const CATCHING_UP_OPS: u64 = 100_000;
 
 pub(crate) fn digest(region: &Region, shard: ShardId, report: &Report) -> ShardDigest {
-    let names = &region.shared().names;
+    let names = region.shared().mesh.members.names();
     let entry = |((id, epoch), seq): ((RegionId, tombolo_causality::Epoch), tombolo_causality::Seq)| {
         let name = names.get(&id).cloned().unwrap_or_else(|| id.to_string());
         (format!("{name}/{epoch}"), seq.0)
@@ -54,11 +54,10 @@ pub(crate) async fn status(region: &Region) -> Status {
     let shared = region.shared();
     let reports = region.reports().await;
     let lacks = behind(&reports);
-    let peer = |(&id, link): (&RegionId, &tokio::sync::watch::Sender<crate::mesh::PeerLink>)| {
-        let link = link.borrow().clone();
+    let peer = |(id, link): (RegionId, crate::mesh::PeerLink)| {
         let (behind, paused) = lacks.get(&id).copied().unwrap_or_default();
         PeerStatus {
-            region: shared.names.get(&id).cloned().unwrap_or_else(|| id.to_string()),
+            region: shared.mesh.members.name(id),
             state: state(link.is_up, behind).to_owned(),
             rtt_ms: link.rtt.as_secs_f64() * 1_000.0,
             lag_seconds: behind.oldest_ms as f64 / 1_000.0,
@@ -66,6 +65,7 @@ pub(crate) async fn status(region: &Region) -> Status {
             oldest_unacked_seconds: behind.oldest_ms as f64 / 1_000.0,
             reconnects: link.connects.saturating_sub(1),
             paused,
+            revision: link.revision,
         }
     };
     let waiting: BTreeSet<RegionId> =
@@ -82,6 +82,8 @@ pub(crate) async fn status(region: &Region) -> Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         durability: shared.identity.durability.to_owned(),
         epoch: shared.identity.epoch.to_string(),
+        revision: shared.mesh.members.applied(),
+        standing: shared.mesh.members.standing().name().to_owned(),
         shards: reports
             .iter()
             .map(|(shard, report)| ShardStatus {
@@ -90,14 +92,11 @@ pub(crate) async fn status(region: &Region) -> Status {
                 keys: report.cells_count as u64,
             })
             .collect(),
-        peers: shared.mesh.links.iter().map(peer).collect(),
+        peers: shared.mesh.links().into_iter().map(peer).collect(),
         quarantine: shared.storage.quarantined().to_vec(),
         clock: ClockStatus { offset_ms: shared.mesh.skew.offset_ms(), max_drift_ms: shared.max_drift_ms },
         whole: reports.iter().all(|(_, report)| report.is_whole),
-        waiting_for: waiting
-            .iter()
-            .map(|id| shared.names.get(id).cloned().unwrap_or_else(|| id.to_string()))
-            .collect(),
+        waiting_for: waiting.iter().map(|&id| shared.mesh.members.name(id)).collect(),
         sessions: reports.iter().map(|(_, report)| report.sessions_count as u64).sum(),
         waiters: shared.waiters_count.load(std::sync::atomic::Ordering::Relaxed) as u64,
         findings,
@@ -125,8 +124,7 @@ pub(crate) async fn set_gauges(region: &Region) {
     metrics.conditionals.set(sum(|report| report.conditionals_count));
     metrics.tombstones.set(sum(|report| report.tombstones_count));
     for (id, (behind, _)) in behind(&reports) {
-        let Some(name) = shared.names.get(&id) else { continue };
-        let label = PeerLabel { region: name.clone() };
+        let label = PeerLabel { region: shared.mesh.members.name(id) };
         metrics.lag_seconds.get_or_create(&label).set(behind.oldest_ms as f64 / 1_000.0);
         metrics.behind_ops.get_or_create(&label).set(behind.ops as f64);
     }

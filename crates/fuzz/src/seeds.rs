@@ -6,8 +6,8 @@ use tombolo_codec::batch::Place;
 use tombolo_codec::records::{Conditional, Expire, Seal, SessionOp, Stable, Write};
 use tombolo_codec::{
     Applied, AwaitScope, Batch, CellName, ClientAnswer, ClientRequest, Digest, Hello, Kind, Laggard,
-    PEER_VERSION, PayloadDigest, PeerMessage, Position, ReadValue, RecordsBuilder, Reject, RejectCode,
-    SealKey, WireOp, WireVerb, WriteDone,
+    Membership, PEER_VERSION, PayloadDigest, PeerMessage, Position, ReadValue, RecordsBuilder, Reject,
+    RejectCode, SealKey, WireOp, WireVerb, WriteDone,
 };
 
 /// The cluster of all seeds.
@@ -99,6 +99,11 @@ pub fn batches() -> Vec<Batch> {
     [&adds, &all, &many, &least].into_iter().enumerate().map(close).collect()
 }
 
+fn members() -> Membership {
+    let regions = (1..=3).filter_map(|id| RegionId::new(id).ok());
+    Membership::of(regions.map(|region| (region, format!("r{region}"), "host:7403".to_owned())))
+}
+
 /// One of each message between regions.
 #[must_use]
 pub fn peer_messages() -> Vec<PeerMessage> {
@@ -108,7 +113,7 @@ pub fn peer_messages() -> Vec<PeerMessage> {
         epoch: EPOCH,
         version: PEER_VERSION,
         shards_count: 16,
-        revision: 1,
+        members: members(),
         answers: Some(Epoch(4)),
         received: (0..4).map(|shard| position(shard, 8)).collect(),
         applied: (0..3).map(|shard| position(shard, 7)).collect(),
@@ -120,7 +125,12 @@ pub fn peer_messages() -> Vec<PeerMessage> {
         PeerMessage::Subscribe { log: log(), from: Seq(3) },
         PeerMessage::Unsubscribe { log: log() },
         PeerMessage::Acks { epoch: EPOCH, applied: vec![position(1, 2), position(3, 4)] },
-        PeerMessage::Heartbeat { clock: Time(7), ends: vec![(ShardId(1), Seq(5)), (ShardId(2), Seq(6))] },
+        PeerMessage::Heartbeat {
+            clock: Time(7),
+            ends: vec![(ShardId(1), Seq(5)), (ShardId(2), Seq(6))],
+            revision: 4,
+        },
+        PeerMessage::Members(members()),
         PeerMessage::Goodbye,
     ]
 }

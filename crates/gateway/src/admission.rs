@@ -12,7 +12,7 @@ use tombolo_codec::{
 };
 
 use crate::Service;
-use crate::service::{Awaited, Caller, Identity, ReadRequest, SessionRef, WriteRequest, Written};
+use crate::service::{Awaited, Caller, ReadRequest, SessionRef, WriteRequest, Written};
 
 /// The longest a door waits for the answer to a write; the region itself gives up earlier.
 const WRITE_MAX: Duration = Duration::from_secs(60);
@@ -116,21 +116,20 @@ pub(crate) fn check_timeout(ms: u64) -> Result<Duration, Reject> {
 }
 
 /// Errors: `unknown_region`, and `malformed` for a number that can never be reached.
-fn check_scope(scope: &AwaitScope, identity: &Identity) -> Result<(), Reject> {
+fn check_scope(scope: &AwaitScope, known: &[String], members_count: usize) -> Result<(), Reject> {
     match scope {
         AwaitScope::All => Ok(()),
-        AwaitScope::Named(names) => match names.iter().find(|name| !identity.regions.contains(name)) {
+        AwaitScope::Named(names) => match names.iter().find(|name| !known.contains(name)) {
             None => Ok(()),
             Some(name) => {
-                let known = identity.regions.join(", ");
+                let known = known.join(", ");
                 let text = format!("no region is called `{name}`; the regions are {known}");
                 Err(Reject::new(RejectCode::UnknownRegion, text))
             }
         },
-        AwaitScope::AtLeast(count) if (1..=identity.regions.len()).contains(&usize::from(*count)) => Ok(()),
+        AwaitScope::AtLeast(count) if (1..=members_count).contains(&usize::from(*count)) => Ok(()),
         AwaitScope::AtLeast(count) => {
-            let regions_count = identity.regions.len();
-            let text = format!("at least {count} regions can never be: ask for 1 to {regions_count}");
+            let text = format!("at least {count} regions can never be: ask for 1 to {members_count}");
             Err(Reject::new(RejectCode::Malformed, text))
         }
     }
@@ -201,7 +200,7 @@ pub(crate) async fn wait<S: Service>(
     patience: Duration,
 ) -> Result<Awaited, Reject> {
     check_ready(service)?;
-    check_scope(&scope, service.identity())?;
+    check_scope(&scope, &service.region_names(), service.members_count())?;
     bounded(patience + SLACK, service.wait(token, scope, patience)).await?
 }
 

@@ -43,7 +43,7 @@ const FULL: &[u8] =
 /// Told to who asks for what is not there; the routes of [`http_router`].
 const ROUTES: &str = "there are POST /v1/ops, /v1/sessions, /v1/read, /v1/await; GET /v1/keys/{key}, /v1/status, \
                       /v1/digest, /livez, /readyz, /startupz, /metrics, /version; POST /v1/admin/checkpoint, \
-                      /v1/admin/pause-apply, /v1/admin/resume-apply";
+                      /v1/admin/pause-apply, /v1/admin/resume-apply; GET and POST /v1/admin/regions";
 
 /// What every handler shares.
 #[derive(Clone)]
@@ -96,6 +96,7 @@ pub fn http_router<S: Service>(service: S, stats: Arc<DoorStats>) -> Router {
         .route("/v1/digest", get(operate::digest::<S>))
         .route("/v1/admin/pause-apply", post(operate::pause::<S>))
         .route("/v1/admin/resume-apply", post(operate::resume::<S>))
+        .route("/v1/admin/regions", get(operate::regions::<S>).post(operate::change_regions::<S>))
         .route("/v1/admin/checkpoint", post(operate::checkpoint::<S>))
         .route("/livez", get(operate::live))
         .route("/readyz", get(operate::ready::<S>))

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tombolo_causality::{ClusterId, Epoch, RegionId, SessionId, Stamp, TenantId, Time};
 use tombolo_codec::{AwaitScope, Laggard, Op, ReadValue, Reject, SealKey, Token};
 
+use crate::regions::{Regions, RegionsRequest};
 use crate::status::{ShardDigest, Status};
 
 /// Who asks.
@@ -34,7 +35,7 @@ pub struct Identity {
     pub shards_count: u16,
     /// `sync`, `interval` or `async`.
     pub durability: &'static str,
-    /// Names of all declared regions, this one included.
+    /// Names of all regions declared when it started, this one included.
     pub regions: Vec<String>,
     /// For how long a retry is recognised.
     pub window_seconds: u64,
@@ -171,6 +172,25 @@ pub trait Service: Clone + Send + Sync + 'static {
     ///
     /// Errors: `unknown_region`.
     fn pause_apply(&self, peer: &str, is_paused: bool) -> impl Future<Output = Result<(), Reject>> + Send;
+
+    /// Names of all regions that are, or were, members.
+    fn region_names(&self) -> Vec<String> {
+        self.identity().regions.clone()
+    }
+
+    /// How many regions are members.
+    fn members_count(&self) -> usize {
+        self.identity().regions.len()
+    }
+
+    /// Who belongs to the cluster.
+    fn regions(&self) -> impl Future<Output = Regions> + Send;
+
+    /// Changes who belongs to the cluster.
+    ///
+    /// Errors: `precondition` if something has to hold first, with what; `unknown_region`.
+    fn change_regions(&self, request: RegionsRequest)
+    -> impl Future<Output = Result<Regions, Reject>> + Send;
 
     /// Writes a checkpoint of every shard now; answers how many.
     fn checkpoint(&self) -> impl Future<Output = Result<usize, Reject>> + Send;

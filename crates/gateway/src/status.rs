@@ -46,6 +46,8 @@ pub struct PeerStatus {
     pub reconnects: u64,
     /// Whether applying its batches is paused here.
     pub paused: bool,
+    /// The revision of the membership that it last said it goes by; 0: it has said nothing.
+    pub revision: u64,
 }
 
 /// This region's clock.
@@ -87,6 +89,10 @@ pub struct Status {
     pub durability: String,
     /// This incarnation.
     pub epoch: String,
+    /// The revision of the membership that this region goes by.
+    pub revision: u64,
+    /// `member`, `draining` or `removed`.
+    pub standing: String,
     /// Every shard.
     pub shards: Vec<ShardStatus>,
     /// Every other declared region.

@@ -163,10 +163,12 @@ impl Replica {
     }
 
     /// Who of the others lacks what of a region's logs, as far as it is known here: nobody, if it may go without loss.
+    /// `heard` is what the region says of the log it writes.
     #[must_use]
-    pub fn lacking(&self, region: RegionId) -> Vec<Lack> {
+    pub fn lacking(&self, region: RegionId, heard: Option<(Epoch, Seq)>) -> Vec<Lack> {
         let logs = &self.state.logs;
         let mut ends: std::collections::BTreeMap<LogName, Seq> = Default::default();
+        ends.extend(heard.map(|(epoch, end)| ((region, epoch), end)));
         let peers = self.peers.peers.values().flat_map(|peer| peer.applied.iter());
         for (name, end) in logs.vector().iter().chain(peers).filter(|(name, _)| name.0 == region) {
             let known = ends.entry(name).or_insert(end);

@@ -71,7 +71,10 @@ pub(crate) fn is_retryable(reject: &Reject) -> bool {
 
 /// Whether the region says that it serves no more, so that another one has to.
 pub(crate) fn is_farewell(reject: &Reject) -> bool {
-    matches!(reject.code, RejectCode::ShuttingDown | RejectCode::StorageFailed)
+    matches!(
+        reject.code,
+        RejectCode::ShuttingDown | RejectCode::StorageFailed | RejectCode::Draining | RejectCode::Removed
+    )
 }
 
 /// Whether one op of a request may be to blame, so that the others may pass without it.

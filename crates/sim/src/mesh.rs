@@ -329,14 +329,14 @@ impl World {
                 Ok(())
             }
             Frame::Message(message) => match Input::said(from, link, message) {
-                Some((shard, Input::WholeAnswered { from, link, epochs, mut received })) => {
+                Some((shard, Input::WholeAnswered { from, link, roster, epochs, mut received })) => {
                     if self.sabotage == Sabotage::LowAnswers {
                         received = lowered(&received);
                     }
                     self.input(
                         node,
                         usize::from(shard.0),
-                        Input::WholeAnswered { from, link, epochs, received },
+                        Input::WholeAnswered { from, link, roster, epochs, received },
                     )
                 }
                 Some((shard, input)) => self.input(node, usize::from(shard.0), input),

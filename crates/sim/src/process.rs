@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use tombolo_causality::{Epoch, LogId, Seq, ShardId, VersionVector};
-use tombolo_codec::{Checkpoint, Position, Schema};
+use tombolo_codec::{Checkpoint, Position, Roster, Schema};
 use tombolo_mutants::{Mutant, is_planted};
 use tombolo_replica::{Durability, Options, Replica};
 use tombolo_wal::{
@@ -53,7 +53,7 @@ impl World {
             shard,
             region: region_of(node),
             epoch,
-            members: (0..self.nodes.len()).map(region_of).collect(),
+            roster: Roster::of((0..self.nodes.len()).map(region_of)),
             durability: if is_relaxed { Durability::Relaxed } else { Durability::Sync },
             schema: Arc::new(Schema::default()),
             drift_ms_max: DRIFT_MS_MAX,

@@ -118,6 +118,13 @@ impl QuicTransport {
         Ok(())
     }
 
+    /// Takes other members over for new connections; those that stand go on.
+    ///
+    /// Errors: as [`Self::reload`].
+    pub fn set_members(&self, members: Members) -> Result<(), TransportError> {
+        self.reload(self.credentials().identity.clone(), members)
+    }
+
     fn credentials(&self) -> Arc<Credentials> {
         self.credentials.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

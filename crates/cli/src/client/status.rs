@@ -15,6 +15,8 @@ pub(crate) struct Status {
     pub(crate) node: String,
     pub(crate) version: String,
     pub(crate) durability: String,
+    pub(crate) revision: u64,
+    pub(crate) standing: String,
     pub(crate) shards: Vec<Shard>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) quarantine: Vec<String>,
@@ -49,6 +51,7 @@ pub(crate) struct Peer {
     pub(crate) oldest_unacked_seconds: f64,
     pub(crate) reconnects: u64,
     pub(crate) paused: bool,
+    pub(crate) revision: u64,
 }
 
 /// The region's clock.

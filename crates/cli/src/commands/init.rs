@@ -93,7 +93,7 @@ fn body(report: InitReport, dir: &std::path::Path, next: Vec<String>) -> Body {
     }
 }
 
-fn failed(error: InitError, dir: &std::path::Path) -> CliError {
+pub(super) fn failed(error: InitError, dir: &std::path::Path) -> CliError {
     let exit = match &error {
         InitError::Config(errors) => return config_invalid(errors, dir),
         InitError::Name(_)

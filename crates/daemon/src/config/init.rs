@@ -189,7 +189,7 @@ pub enum InitError {
 pub fn init(options: InitOptions) -> Result<InitReport, InitError> {
     check_names(&options.regions)?;
     check_shards(options.shards)?;
-    let mut files = Writer { dir: options.dir.clone(), report: Vec::new() };
+    let mut files = Writer::at(&options.dir);
     files.make_dir(Path::new(""), 0o755)?;
     files.make_dir(Path::new("pki"), 0o700)?;
     if !files.keep(Path::new(CLUSTER_FILE)) {
@@ -209,7 +209,7 @@ pub fn init(options: InitOptions) -> Result<InitReport, InitError> {
     Ok(InitReport { cluster: id, regions: names(&cluster), files: files.report })
 }
 
-fn check_names(regions: &[String]) -> Result<(), InitError> {
+pub(super) fn check_names(regions: &[String]) -> Result<(), InitError> {
     let mut seen = BTreeSet::new();
     for name in regions {
         if !name_is_valid(name) {
@@ -315,7 +315,7 @@ fn free_id(index: usize, taken: &BTreeSet<u16>) -> Option<u16> {
 }
 
 /// The four ports of the region at a place, if there are such.
-fn ports(base: u16, index: usize) -> Option<[u16; PORTS_COUNT as usize]> {
+pub(super) fn ports(base: u16, index: usize) -> Option<[u16; PORTS_COUNT as usize]> {
     let first = u16::try_from(index).ok()?.checked_mul(PORT_STEP)?.checked_add(base)?;
     first.checked_add(PORTS_COUNT - 1).filter(|_| first > 0)?;
     Some(std::array::from_fn(|door| first + u16::try_from(door).expect("there are four doors")))
@@ -353,6 +353,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// Of a cluster directory.
+    pub(super) fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), report: Vec::new() }
+    }
+
     /// Whether a file is there; if so it is noted as kept.
     pub(super) fn keep(&mut self, file: &Path) -> bool {
         let exists = self.exists(file);

@@ -41,9 +41,10 @@ fn net() -> Net {
     let shards = Shards::new(vec![ShardHandle { commands, events }]);
     let (metrics, findings) = (Arc::new(Metrics::new()), Arc::new(Findings::default()));
     let (installs, _) = mpsc::unbounded_channel();
-    let outlets = Arc::new(Outlets::new([(region(2), "b".to_owned())], metrics, findings, installs));
-    let name = Own { cluster: CLUSTER, region: region(1), epoch: OWN_EPOCH, shards_count: 1, revision: 1 };
-    let mut mesh = Mesh::new(name, shards, outlets, Arc::new(Skew::new(500)));
+    let outlets = Arc::new(Outlets::new((region(1), OWN_EPOCH), 1, metrics, findings, installs));
+    let name = Own { cluster: CLUSTER, region: region(1), epoch: OWN_EPOCH, shards_count: 1 };
+    let members = Members::new(region(1), two(), |_| Ok(()), |_| ());
+    let mut mesh = Mesh::new(name, shards, outlets, Arc::new(Skew::new(500)), members);
     mesh.hello_within = WITHIN;
     let mesh = Arc::new(mesh);
     let (mailbox, incoming) = mpsc::channel(4);
@@ -53,6 +54,11 @@ fn net() -> Net {
     Net { mesh, peer, inbox, stop, task, _commands: command_inbox, _mailbox: mailbox }
 }
 
+fn two() -> Membership {
+    let entry = |(id, name): (u16, &str)| (region(id), name.to_owned(), format!("{name}:1"));
+    Membership::of([(1, "a"), (2, "b")].map(entry))
+}
+
 fn hello(shards_count: u16, answers: Option<Epoch>) -> PeerMessage {
     PeerMessage::Hello(Hello {
         cluster: CLUSTER,
@@ -60,7 +66,7 @@ fn hello(shards_count: u16, answers: Option<Epoch>) -> PeerMessage {
         epoch: PEER_EPOCH,
         version: PEER_VERSION,
         shards_count,
-        revision: 1,
+        members: two(),
         answers,
         received: Vec::new(),
         applied: Vec::new(),

@@ -69,7 +69,7 @@ async fn a_peer_hears_the_goodbye_before_the_connection_closes() {
     let (stop, address) = (daemon.stop.clone(), daemon.peers.local_address());
     let names: Vec<_> = daemon.config.regions.iter().map(|region| (region.id, region.name.clone())).collect();
     let (cluster, shards_count) = (daemon.config.cluster, daemon.config.shards);
-    let members = Members::new(cluster, names.clone());
+    let members = transport::Members::new(cluster, names.clone());
     let running = tokio::spawn(daemon.until_stopped());
 
     // Region a, whose words the test says.
@@ -82,7 +82,7 @@ async fn a_peer_hears_the_goodbye_before_the_connection_closes() {
         epoch: Epoch(draw()),
         version: tombolo_codec::PEER_VERSION,
         shards_count,
-        revision: 1,
+        members: Membership::default(),
         answers: None,
         received: Vec::new(),
         applied: Vec::new(),

@@ -11,6 +11,7 @@ use super::ops::NoFields;
 use super::problem::Problem;
 use super::{App, body};
 use crate::admission;
+use crate::regions::{Regions, RegionsRequest};
 use crate::service::Service;
 use crate::status::{ShardDigest, Status};
 
@@ -98,6 +99,24 @@ async fn set_paused<S: Service>(
     let PeerBody { peer } = body::json(headers, body).await?;
     admission::report(app.service.pause_apply(&peer, is_paused)).await??;
     Ok(Json(PeerAnswer { peer, paused: is_paused }))
+}
+
+pub(super) async fn regions<S: Service>(
+    State(app): State<App<S>>,
+    headers: HeaderMap,
+) -> Result<Json<Regions>, Problem> {
+    app.admin(&headers)?;
+    Ok(Json(admission::report(app.service.regions()).await?))
+}
+
+pub(super) async fn change_regions<S: Service>(
+    State(app): State<App<S>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Regions>, Problem> {
+    app.admin(&headers)?;
+    let request: RegionsRequest = body::json(&headers, body).await?;
+    Ok(Json(admission::report(app.service.change_regions(request)).await??))
 }
 
 #[derive(Debug, Serialize)]

@@ -346,7 +346,7 @@ impl<S: Service> Client<S> {
     async fn wait(&mut self, others: u64, timeout: Duration) -> Result<(i64, i64), Reject> {
         let identity = self.service.identity();
         // More than there are can never come: the answer is the same number, without the wait.
-        let others_max = identity.regions.len().saturating_sub(1);
+        let others_max = self.service.members_count().saturating_sub(1);
         let others = usize::try_from(others).unwrap_or(usize::MAX).min(others_max);
         let at_least = u16::try_from(others + 1).expect("a cluster has at most 1,023 regions");
         let scope = AwaitScope::AtLeast(at_least);
@@ -416,6 +416,8 @@ fn may_concern_one_op(reject: &Reject) -> bool {
             | C::StorageFull
             | C::StorageFailed
             | C::TimedOut
+            | C::Draining
+            | C::Removed
             | C::Unauthenticated
     );
     reject.applied == Applied::No && !is_about_the_region

@@ -13,6 +13,7 @@ use tombolo_codec::{
     AwaitScope, Kind, Laggard, Op, Position, ReadValue, Reject, RejectCode, SealKey, StampSource, Token, Verb,
 };
 use tombolo_gateway::Service;
+use tombolo_gateway::regions::{Regions, RegionsRequest};
 use tombolo_gateway::service::{Awaited, Caller, Identity, ReadRequest, WriteRequest, Written};
 use tombolo_gateway::status::{ClockStatus, ShardDigest, Status};
 
@@ -305,6 +306,20 @@ impl Service for Table {
             sessions: 0,
             waiters: 0,
             findings: Vec::new(),
+            revision: 3,
+            standing: "member".into(),
+        }
+    }
+
+    async fn regions(&self) -> Regions {
+        let (schema, regions) = ("tombolo.regions/v1".to_owned(), Vec::new());
+        Regions { schema, revision: 3, changed: false, regions, unacknowledged: Vec::new() }
+    }
+
+    async fn change_regions(&self, request: RegionsRequest) -> Result<Regions, Reject> {
+        match request {
+            RegionsRequest::Drain { .. } => Ok(Regions { changed: true, ..self.regions().await }),
+            _ => Err(Reject::new(RejectCode::Precondition, "not now")),
         }
     }
 

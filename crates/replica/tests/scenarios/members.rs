@@ -291,7 +291,7 @@ fn a_draining_region_refuses_new_writes_and_a_removed_one_says_so() {
     assert_eq!(net.write(3, numbered(session(3, 3), 1, 0, vec![add("k", 1)])), "yes, replayed");
     net.write(1, add_one("k"));
     assert_eq!(net.everywhere("k"), 2);
-    assert_eq!(net.sides[&1].replica.lacking(region(3)), []);
+    assert_eq!(net.sides[&1].replica.lacking(region(3), None), []);
     let removed = tombolo_codec::Roster { standing: Standing::Removed, ..roster(&[1, 2], &[3]) };
     net.handle(3, Input::Members(removed));
     net.run();
@@ -306,14 +306,14 @@ fn what_others_lack_of_a_region_that_leaves_is_told() {
     net.cut(2, 3);
     net.cut(1, 2);
     net.write(3, add_one("k"));
-    let lacking = net.sides[&1].replica.lacking(region(3));
+    let lacking = net.sides[&1].replica.lacking(region(3), None);
     assert_eq!(
         lacking.iter().map(|lack| (lack.by, lack.held, lack.end)).collect::<Vec<_>>(),
         [(region(2), Seq(0), Seq(1))]
     );
     assert_eq!(net.sides[&1].replica.held_by_others((region(3), Epoch(3))), Seq(1));
     net.connect(1, 2);
-    assert_eq!(net.sides[&1].replica.lacking(region(3)), []);
+    assert_eq!(net.sides[&1].replica.lacking(region(3), None), []);
 }
 
 #[test]

@@ -153,6 +153,21 @@ pub(super) const fn explanation(code: RejectCode) -> Explanation {
         RejectCode::TimedOut => {
             ("The answer did not come in time.", UNKNOWN, "Ask again; see `tombolo status` if it stays so.")
         }
+        RejectCode::Draining => (
+            "This region is about to be removed: it takes no new writes, and answers reads.",
+            NOTHING,
+            "Write to another region. `tombolo region drain NAME --undo` has it take writes again.",
+        ),
+        RejectCode::Removed => (
+            "This region was removed from its cluster: it takes no writes, and what it holds grows old.",
+            NOTHING,
+            "Write to another region. It may return only as a new one: `tombolo region add NAME`.",
+        ),
+        RejectCode::Precondition => (
+            "Something has to hold first, and does not.",
+            NOTHING,
+            "The text says what; ask again once it holds.",
+        ),
     };
     Explanation { meaning, applied, next }
 }
