@@ -43,7 +43,7 @@ impl Region {
             shard: SHARD,
             region: region(id),
             epoch: Epoch(epoch),
-            members: members.iter().map(|id| region(*id)).collect(),
+            roster: tombolo_codec::Roster::of(members.iter().map(|id| region(*id))),
             durability: Durability::Sync,
             schema: Arc::new(Schema::default()),
             drift_ms_max: 500,

@@ -182,7 +182,7 @@ impl Region {
             .retry_after_ms(500));
         }
         let mut lacking: Vec<(ShardId, Lack)> = Vec::new();
-        for (shard, end) in link.ends.to_vec() {
+        for (shard, end) in link.ends.iter().copied() {
             let look =
                 move |replica: &tombolo_replica::Replica, _| replica.lacking(region, Some((epoch, end)));
             let found = shared.shards.inspect(shard, look).await.unwrap_or_default();

@@ -45,7 +45,7 @@ fn answers_and_messages_full_of_nothing_are_read_within_their_allowance() {
     assert_eq!(within_allowance(bytes.len(), || decode_answer(&bytes)), Ok((1, answer)));
     for message in [
         PeerMessage::Acks { epoch: seeds::log().epoch, applied: vec![seeds::position(1, 1); 100_000] },
-        PeerMessage::Heartbeat { clock: Time(1), ends: vec![(ShardId(1), Seq(1)); 100_000] },
+        PeerMessage::Heartbeat { clock: Time(1), ends: vec![(ShardId(1), Seq(1)); 100_000], revision: 1 },
     ] {
         let bytes = message.encode();
         assert_eq!(within_allowance(bytes.len(), || decode_peer(&bytes)), Ok(message));

@@ -58,7 +58,7 @@ impl Replica {
         if self.options.roster.standing != Standing::Removed {
             let own = self.options.region;
             for &region in self.options.roster.present.iter().filter(|&&region| region != own) {
-                self.peers.peers.entry(region).or_insert_with(Peer::default);
+                self.peers.peers.entry(region).or_default();
             }
         }
         // What members held before they knew may have grown by what the removed region sent them since (F9d, F31).

@@ -38,6 +38,14 @@ pub(crate) struct Recovered {
     pub(crate) refused: Vec<String>,
 }
 
+/// The log that a segment belongs to.
+fn log_of(path: &str) -> Option<LogId> {
+    let mut parts = path.split('/').skip(1);
+    let (shard, name) = (parts.next()?, parts.next()?);
+    let shard = tombolo_wal::segment::parse_shard_name(shard)?;
+    tombolo_wal::segment::parse_log_name(shard, name)
+}
+
 impl World {
     pub(crate) fn settings(&self, node: usize) -> WalSettings {
         let mut settings = WalSettings::new(CLUSTER, region_of(node));
@@ -342,6 +350,11 @@ impl World {
         self.trace(|| format!("region {}: byte {offset} of {path} rots", region_of(node)));
         if self.nodes[node].disk.memory().rot(&path, offset).is_ok() {
             self.nodes[node].is_rotten = true;
+            // The last batch of a log, once rotten, looks torn: recovery does not say that it is missing.
+            if let Some(log) = log_of(&path).filter(|_| self.is_held_by_others(node, &path)) {
+                let held = self.truth.held(node, log);
+                self.nodes[node].missing.push((log, held));
+            }
         }
     }
 
@@ -362,10 +375,7 @@ impl World {
     /// Whether all that this node has of a segment's log lies on another disk too; on every other one if checkpoints
     /// may cover what rots, as then nobody asks for it and it cannot be served.
     fn is_held_by_others(&self, node: usize, path: &str) -> bool {
-        let mut parts = path.split('/').skip(1);
-        let (Some(shard), Some(name)) = (parts.next(), parts.next()) else { return false };
-        let Some(shard) = tombolo_wal::segment::parse_shard_name(shard) else { return false };
-        let Some(log) = tombolo_wal::segment::parse_log_name(shard, name) else { return false };
+        let Some(log) = log_of(path) else { return false };
         // What was written and not synced may be whole in the file, too.
         let last = self.truth.batches.range((log, Seq::ZERO)..=(log, Seq(u64::MAX))).next_back();
         let end = last.map_or(Seq::ZERO, |((_, seq), _)| *seq);
