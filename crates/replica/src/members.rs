@@ -51,9 +51,11 @@ impl Replica {
         let gone: Vec<RegionId> = self.peers.peers.keys().copied().filter(is_out).collect();
         for region in gone {
             self.void(region);
-            let link = self.peers.peers.remove(&region).and_then(|peer| peer.link);
-            self.effects.extend(link.map(|link| Effect::Disconnect { peer: region, link }));
-            self.peers.forget_source(region);
+            if let Some(link) = self.peers.peers.get(&region).and_then(|peer| peer.link) {
+                self.effects.push_back(Effect::Disconnect { peer: region, link });
+                self.peer_down(region, link);
+            }
+            self.peers.peers.remove(&region);
         }
         if self.options.roster.standing != Standing::Removed {
             let own = self.options.region;

@@ -328,7 +328,7 @@ fn a_barrier_no_longer_counts_a_removed_region() {
     net.tell(1, &[1, 2], &[3]);
     assert_eq!(net.sides[&1].reached, [1, 2].into());
     net.tell(2, &[1, 2], &[3]);
-    let pruned = net.sides[&1].replica.prunable(&net.sides[&1].replica.checkpoint());
+    let pruned = net.sides[&1].replica.prunable(&net.sides[&1].replica.checkpoint(), false);
     assert!(pruned.iter().any(|(end, _)| end.log == log(1, 1)), "nothing is kept for a region that is gone");
     assert!(pruned.iter().all(|(end, _)| end.log.epoch != MARKER));
 }
