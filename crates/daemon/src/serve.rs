@@ -214,7 +214,7 @@ async fn bind(
         TcpListener::bind(address).await.map_err(|error| failed(door, address, error.to_string()))
     };
     let (http, resp) = (tcp("http", listen.http).await?, tcp("resp", listen.resp).await?);
-    let settings = QuicSettings { frame_bytes_max: limits::FRAME_BYTES_MAX };
+    let settings = QuicSettings { frame_bytes_max: limits::FRAME_BYTES_MAX, ..QuicSettings::default() };
     let peers = QuicTransport::bind(listen.peer, identity.clone(), members, settings)
         .map_err(|error| failed("peer", listen.peer, error.to_string()))?;
     let settings = DoorSettings {

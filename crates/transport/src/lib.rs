@@ -37,5 +37,5 @@ pub use link::{Channel, LANES_MAX, Link, LinkError, Transport, TransportError};
 pub use pki::{Identity, PkiError, authority_cluster, certificate_name};
 pub use quic::{QuicSettings, QuicTransport};
 pub use quic_link::{LinkStats, QuicLink};
-pub use settings::{ALPN_CLIENT, ALPN_PEER, FRAME_BYTES_MAX};
+pub use settings::{ALPN_CLIENT, ALPN_PEER, Congestion, FRAME_BYTES_MAX, Tuning};
 pub use streams::{FrameReader, FrameWriter};

@@ -13,7 +13,7 @@ use tombolo_causality::RegionId;
 
 use crate::endpoint::{CODE_CLOSED, CODE_REFUSED, admit, close, ended, listen, not_connected};
 use crate::settings::{
-    self, ACCEPTED_LINKS_MAX, ALPN_PEER, FAREWELL_MAX, FRAME_BYTES_MAX, HANDSHAKE_MAX, HANDSHAKES_MAX,
+    self, ACCEPTED_LINKS_MAX, ALPN_PEER, FAREWELL_MAX, FRAME_BYTES_MAX, HANDSHAKE_MAX, HANDSHAKES_MAX, Tuning,
 };
 use crate::tls::{self, Demand};
 use crate::{CertificateName, Identity, LinkError, Members, QuicLink, Refusal, Transport, TransportError};
@@ -23,11 +23,13 @@ use crate::{CertificateName, Identity, LinkError, Members, QuicLink, Refusal, Tr
 pub struct QuicSettings {
     /// The limit of a frame's body, both ways.
     pub frame_bytes_max: usize,
+    /// What matters on a long path.
+    pub tuning: Tuning,
 }
 
 impl Default for QuicSettings {
     fn default() -> Self {
-        Self { frame_bytes_max: FRAME_BYTES_MAX }
+        Self { frame_bytes_max: FRAME_BYTES_MAX, tuning: Tuning::default() }
     }
 }
 
@@ -67,9 +69,9 @@ impl Credentials {
         Ok(region)
     }
 
-    fn server(&self) -> Result<ServerConfig, TransportError> {
+    fn server(&self, tuning: &Tuning) -> Result<ServerConfig, TransportError> {
         let crypto = tls::server(&self.identity, Demand::Certificate, ALPN_PEER)?;
-        Ok(settings::server(crypto, settings::peer()))
+        Ok(settings::server(crypto, settings::peer(tuning)))
     }
 }
 
@@ -84,7 +86,8 @@ impl QuicTransport {
         settings: QuicSettings,
     ) -> Result<Self, TransportError> {
         let credentials = Credentials::new(identity, members)?;
-        let endpoint = listen(address, &credentials.identity, ALPN_PEER, credentials.server()?)?;
+        let server = credentials.server(&settings.tuning)?;
+        let endpoint = listen(address, &credentials.identity, ALPN_PEER, server)?;
         let bound = |e: std::io::Error| TransportError::Bind { address, detail: e.to_string() };
         let address = endpoint.local_addr().map_err(bound)?;
         let credentials = Arc::new(Mutex::new(Arc::new(credentials)));
@@ -112,7 +115,7 @@ impl QuicTransport {
                 seen: credentials.identity.name().region.clone(),
             });
         }
-        let server = credentials.server()?;
+        let server = credentials.server(&self.settings.tuning)?;
         *self.credentials.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(credentials);
         self.endpoint.set_server_config(Some(server));
         Ok(())
@@ -142,7 +145,7 @@ impl QuicTransport {
         let identity = &credentials.identity;
         let (crypto, refusal) = tls::client(identity.roots.clone(), Some(identity), judge, ALPN_PEER)?;
         let mut config = ClientConfig::new(crypto);
-        config.transport_config(settings::peer());
+        config.transport_config(settings::peer(&self.settings.tuning));
         let connecting = self.endpoint.connect_with(config, address, tls::SERVER_NAME);
         let connecting = connecting.map_err(|error| match error {
             ConnectError::EndpointStopping => TransportError::Closed,

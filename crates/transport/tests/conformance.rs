@@ -58,7 +58,13 @@ impl Network for QuicNetwork {
         let identity = Identity::from_pem(&self.0.cert_pem, &issued.cert_pem, &issued.key_pem).unwrap();
         let members = Members::new(CLUSTER, (1..=5).map(|id| (region(id), format!("region-{id}"))));
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        QuicTransport::bind(anywhere, identity, members, QuicSettings { frame_bytes_max }).unwrap()
+        QuicTransport::bind(
+            anywhere,
+            identity,
+            members,
+            QuicSettings { frame_bytes_max, ..QuicSettings::default() },
+        )
+        .unwrap()
     }
 }
 
