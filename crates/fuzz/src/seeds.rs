@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, SessionId, ShardId, Stamp, TenantId, Time};
 use tombolo_codec::batch::Place;
+use tombolo_codec::checkpoint::{CellContent, CellState, SealedLog};
 use tombolo_codec::records::{Conditional, Expire, Seal, SessionOp, Stable, Write};
 use tombolo_codec::{
-    Applied, AwaitScope, Batch, CellName, ClientAnswer, ClientRequest, Digest, Hello, Kind, Laggard,
-    Membership, PEER_VERSION, PayloadDigest, PeerMessage, Position, ReadValue, RecordsBuilder, Reject,
-    RejectCode, SealKey, WireOp, WireVerb, WriteDone,
+    Applied, AwaitScope, Batch, CellName, Checkpoint, ClientAnswer, ClientRequest, Digest, Entries, Hello,
+    Kind, Laggard, LeafAsk, LeafSums, Membership, PEER_VERSION, PayloadDigest, PeerMessage, Position,
+    ReadValue, RecordsBuilder, Reject, RejectCode, SealKey, Section, WireOp, WireVerb, WriteDone,
 };
 
 /// The cluster of all seeds.
@@ -119,6 +120,15 @@ pub fn peer_messages() -> Vec<PeerMessage> {
         applied: (0..3).map(|shard| position(shard, 7)).collect(),
         clock: Time(5),
     };
+    let seal = Seal { region: region(), epoch: Epoch(1), end: Seq(6) };
+    let sealed = SealedLog { seal, by_region: region(), by_epoch: EPOCH, by_seq: Seq(1) };
+    let content = CellContent::Register {
+        stamp: stamp(3),
+        value: Some(b"a value".to_vec()),
+        expires_at: None,
+        dot: seal,
+    };
+    let cell = CellState { tenant: 1, kind: Kind::Register, key: b"name".to_vec(), content };
     vec![
         PeerMessage::Hello(Hello { answers: None, received: Vec::new(), ..hello.clone() }),
         PeerMessage::Hello(hello),
@@ -132,6 +142,31 @@ pub fn peer_messages() -> Vec<PeerMessage> {
         },
         PeerMessage::Members(members()),
         PeerMessage::Goodbye,
+        PeerMessage::NotRetained { log: log(), from: Seq(3) },
+        PeerMessage::CutAsk { shard: ShardId(1), sealed: vec![sealed] },
+        PeerMessage::Cut {
+            shard: ShardId(1),
+            cut: 3,
+            head: Checkpoint { clock: Time(9), sealed: vec![sealed], ..Checkpoint::default() },
+            sums: Some(vec![LeafSums { section: Section::Registers, entries_count: 2, sums: Vec::new() }]),
+        },
+        PeerMessage::CutRefused { shard: ShardId(1) },
+        PeerMessage::EntriesAsk {
+            shard: ShardId(1),
+            cut: 3,
+            section: Section::Sessions,
+            leaves: vec![LeafAsk { leaf: 9, known: vec![1, 2] }],
+        },
+        PeerMessage::Entries {
+            shard: ShardId(1),
+            cut: 3,
+            section: Section::Registers,
+            entries: Entries { cells: vec![cell], ..Entries::default() },
+            unknown: vec![4],
+            rest: vec![9],
+            sent: vec![5],
+        },
+        PeerMessage::CutDone { shard: ShardId(1), cut: 3 },
     ]
 }
 

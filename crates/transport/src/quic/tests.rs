@@ -18,7 +18,8 @@ fn credentials(name: &str) -> (Arc<Credentials>, QuicTransport) {
 }
 
 fn endpoint(credentials: &Credentials) -> Endpoint {
-    open(SocketAddr::from(([127, 0, 0, 1], 0)), Some(credentials.server().unwrap())).unwrap()
+    open(SocketAddr::from(([127, 0, 0, 1], 0)), Some(credentials.server(&Tuning::default()).unwrap()))
+        .unwrap()
 }
 
 /// What `greet` makes of an attempt of `a` that ends once `b` has seen its first packet.
