@@ -99,10 +99,4 @@ mutants! {
     CheckpointWithoutSessions = "checkpoint-without-sessions",
     /// The write that arrives last wins (C2).
     LastArrivalWins = "last-arrival-wins",
-    /// What members said before a removal counts after it (F9d).
-    AnswersOutliveMembership = "answers-outlive-membership",
-    /// What a removed region sends late is still taken (R10).
-    RemovedBatchTaken = "removed-batch-taken",
-    /// Garbage is declared stable while a removed region's log stands (F32).
-    StableBeforeInherited = "stable-before-inherited",
 }

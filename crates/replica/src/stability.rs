@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, VecDeque};
 use tombolo_causality::{LogId, RegionId, Seq};
 use tombolo_codec::records::{Expire, Seal, Stable};
 use tombolo_codec::{PeerMessage, Position};
-use tombolo_mutants::{Mutant, is_planted};
 
 use crate::input::{Link, Now};
 use crate::logs::log_id;
@@ -111,7 +110,7 @@ impl Replica {
             && through > self.stability.stated
             && has_garbage
             && !self.state.garbage.has_stables_of(own)
-            && (self.are_removed_sealed() || is_planted(Mutant::StableBeforeInherited))
+            && self.are_removed_sealed()
         {
             self.stability.round = Some(Round { through, answers: BTreeMap::new() });
         }
