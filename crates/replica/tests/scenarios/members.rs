@@ -211,14 +211,15 @@ fn nothing_is_declared_stable_while_a_removed_region_has_no_heir() {
     net.write(2, plain(vec![delete("r", None)]));
     net.kill(3);
     net.tick();
-    // The first, which is the heir, is away: it cannot inherit; the second would have nobody left to ask but it.
-    net.cut(1, 2);
+    // The first, which is the heir, has not written its seals yet.
+    net.sides.get_mut(&1).unwrap().is_disk_held = true;
+    net.tell(1, &[1, 2], &[3]);
     net.tell(2, &[1, 2], &[3]);
     net.seconds += DAY + 600;
     net.tick();
+    net.tick();
     assert_eq!(net.sides[&2].questions_of_stability, 0);
-    net.tell(1, &[1, 2], &[3]);
-    net.connect(1, 2);
+    net.sync(1);
     for _ in 0..3 {
         net.tick();
     }
