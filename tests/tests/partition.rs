@@ -145,7 +145,7 @@ async fn barriers_name_who_is_cut_off(clients: &[Client]) {
             within("a barrier", 10, client.wait(&written.token, Scope::All, timeout)).await.unwrap();
         assert!(!awaited.reached, "{region}: {awaited:?}");
         let laggards: Vec<(&str, &str)> =
-            awaited.laggards.iter().map(|late| (late.region.as_str(), late.reason.as_str())).collect();
+            awaited.laggards.iter().map(|late| (late.region.as_str(), late.reason.name())).collect();
         let mut expected = match *region {
             CUT_OFF => vec![("eu", "unreachable"), ("us", "unreachable")],
             _ => vec![(CUT_OFF, "unreachable")],

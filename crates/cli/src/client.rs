@@ -15,7 +15,7 @@ use tombolo_codec::Applied;
 use ureq::http::{Request, Response, StatusCode};
 use ureq::{Agent, Body, Timeout};
 
-pub(crate) use self::status::{Peer, ShardDigest, Status};
+pub(crate) use self::status::{Peer, ShardDigest, ShardLag, Status};
 use crate::error::{CliError, Exit, reject_code};
 
 /// How long connecting may take: a region that does not accept by then is not there.

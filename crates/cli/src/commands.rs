@@ -6,6 +6,7 @@ mod barrier;
 mod check;
 mod completions;
 mod config;
+mod doctor;
 mod duration;
 mod explain;
 mod init;
@@ -71,6 +72,8 @@ enum Command {
     Region(region::Subcommands),
     /// Show how far every region is behind every other
     Lag(lag::Arguments),
+    /// Say what is wrong with a cluster, what shows it, and what to run next
+    Doctor(doctor::Arguments),
     /// Check that all regions hold the same state
     Verify(verify::Arguments),
     /// Read a key
@@ -108,6 +111,7 @@ impl Cli {
             Command::Status(arguments) => arguments.output.format,
             Command::Region(command) => command.format(),
             Command::Lag(arguments) => arguments.output.format,
+            Command::Doctor(arguments) => arguments.output.format,
             Command::Verify(arguments) => arguments.output.format,
             Command::Get(arguments) => arguments.output.format,
             Command::Incr(arguments) | Command::Decr(arguments) => arguments.write.output.format,
@@ -137,6 +141,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Status(arguments) => status::run(&arguments),
         Command::Region(command) => region::run(&command),
         Command::Lag(arguments) => lag::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Get(arguments) => keys::get(&arguments),
         Command::Incr(arguments) => keys::add(&arguments, keys::Direction::Up),

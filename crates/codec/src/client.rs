@@ -121,13 +121,54 @@ pub enum ReadValue {
     },
 }
 
+/// Why a region does not hold what a barrier waits for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Archive, Serialize, Deserialize)]
+pub enum LaggardReason {
+    /// It is in reach and has not applied it yet.
+    Behind,
+    /// There is no connection to it.
+    Unreachable,
+    /// It is no member any more, or what it lacks is not kept as batches: it comes back by another way.
+    Evicted,
+    /// It speaks another version of the protocol between regions.
+    Version,
+    /// It halted a log that is waited for, and says why.
+    ApplyError,
+}
+
+impl LaggardReason {
+    /// Every reason there is.
+    pub const ALL: &'static [Self] =
+        &[Self::Behind, Self::Unreachable, Self::Evicted, Self::Version, Self::ApplyError];
+
+    /// The word doors print.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Behind => "behind",
+            Self::Unreachable => "unreachable",
+            Self::Evicted => "evicted",
+            Self::Version => "version",
+            Self::ApplyError => "apply_error",
+        }
+    }
+}
+
+impl std::fmt::Display for LaggardReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// A region a barrier was not reached in.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
 pub struct Laggard {
     /// Its name.
     pub region: String,
-    /// `behind`, `unreachable`, `evicted`, `version` or `apply_error`.
-    pub reason: String,
+    /// Why.
+    pub reason: LaggardReason,
+    /// What is known beyond the reason, in words; may be empty.
+    pub detail: String,
     /// How many ops it lacks.
     pub behind_ops: u64,
     /// Since when it has been out of reach, as milliseconds since the Unix epoch.

@@ -22,8 +22,8 @@ mod token;
 pub use batch::{Batch, BatchError, Header, HeaderError};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use client::{
-    AwaitScope, ClientAnswer, ClientRequest, Laggard, ReadValue, WireOp, WireVerb, WriteDone, decode_answer,
-    decode_request,
+    AwaitScope, ClientAnswer, ClientRequest, Laggard, LaggardReason, ReadValue, WireOp, WireVerb, WriteDone,
+    decode_answer, decode_request,
 };
 pub use digest::{Digest, PayloadDigest};
 pub use entries::{Entries, LEAVES_COUNT, LeafAsk, LeafSums, Section};

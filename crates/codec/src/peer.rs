@@ -187,6 +187,17 @@ pub enum PeerMessage {
     },
     /// The sender stops; do not wait for it.
     Goodbye,
+    /// What the sender does not apply of a shard, and why: said when it changes, and on a new connection if it is anything.
+    Held {
+        /// Which shard.
+        shard: ShardId,
+        /// Regions whose writes it was asked not to apply for now.
+        paused: Vec<RegionId>,
+        /// Logs it takes in no more, and why.
+        halted: Vec<(LogId, String)>,
+        /// Logs of which it has received more than it applies in good time, and through where.
+        received: Vec<Position>,
+    },
 }
 
 /// Bytes that are not a peer message.
@@ -242,6 +253,11 @@ pub fn decode_peer(body: &[u8]) -> Result<PeerMessage, PeerMessageError> {
         PeerMessage::Members(members) => members.is_sound(),
         PeerMessage::WholeAsk { epochs, .. } => are_members(epochs),
         PeerMessage::WholeAnswer { epochs, received, .. } => are_members(epochs) && are_regions(received),
+        PeerMessage::Held { paused, halted, received, .. } => {
+            paused.iter().all(|&region| is_region(region))
+                && halted.iter().all(|(log, _)| is_region(log.region))
+                && are_regions(received)
+        }
         PeerMessage::CutAsk { sealed, .. } => sealed.iter().all(is_sealed_by_regions),
         PeerMessage::Cut { head, sums, .. } => {
             let is_tree = |sums: &LeafSums| sums.sums.is_empty() || sums.sums.len() == LEAVES_COUNT;

@@ -9,6 +9,29 @@ use tombolo_replica::Notice;
 /// Findings kept; a flood of different ones drops the later.
 const FINDINGS_MAX: usize = 64;
 
+/// Every code that a region raises; `tombolo explain` has each in words.
+pub const FINDING_CODES: &[&str] = &[
+    "apply_error",
+    "checkpoint_failed",
+    "clock_ahead",
+    "clock_skew",
+    "data_loss",
+    "difference_failed",
+    "foreign_log",
+    "fork",
+    "hello_refused",
+    "inherited",
+    "log_unreadable",
+    "members_not_saved",
+    "misplaced",
+    "removed",
+    "rot",
+    "storage_failed",
+    "storage_full",
+    "superseded",
+    "token_ahead",
+];
+
 /// What was found since the process started.
 #[derive(Debug, Default)]
 pub(crate) struct Findings(Mutex<BTreeMap<String, Finding>>);
@@ -19,6 +42,7 @@ fn advice(code: &str) -> (&'static str, &'static str) {
         "clock_ahead" | "token_ahead" => {
             ("warning", "check the time service of that region: chronyc tracking")
         }
+        "inherited" => ("info", "tombolo status"),
         "clock_skew" => ("error", "correct this machine's clock: chronyc makestep"),
         "storage_full" => ("error", "make room on the data directory's disk: df -h"),
         "storage_failed" => ("error", "check the disk (dmesg), then restart the daemon"),
@@ -35,6 +59,7 @@ impl Findings {
 
     /// Raises a finding; the same code in the same place is logged once and keeps its latest text.
     pub(crate) fn raise(&self, place: &str, notice: &Notice) {
+        debug_assert!(FINDING_CODES.contains(&notice.code), "{} is not among FINDING_CODES", notice.code);
         let (severity, next) = advice(notice.code);
         let mut findings = self.lock();
         let key = format!("{}/{place}", notice.code);

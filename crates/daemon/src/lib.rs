@@ -6,9 +6,11 @@
 pub mod config;
 
 mod acks;
+mod barrier;
 mod checkpoints;
 mod clock;
 mod findings;
+mod lag;
 mod losses;
 mod members;
 mod mesh;
@@ -23,4 +25,5 @@ mod skew;
 mod status;
 mod storage;
 
+pub use findings::FINDING_CODES;
 pub use serve::{LogFormat, ServeError, ServeOptions, run};

@@ -234,5 +234,6 @@ impl Mesh {
             }
         }
         self.members.applied.fetch_max(document.revision(), Ordering::AcqRel);
+        self.note_revision(self.own.region, self.members.applied());
     }
 }

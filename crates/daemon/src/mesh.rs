@@ -91,6 +91,8 @@ pub(crate) struct PeerLink {
     pub(crate) revision: u64,
     /// How far it last said its own log of each shard is durable there.
     pub(crate) ends: Arc<Vec<(ShardId, Seq)>>,
+    /// Version of the protocol that it speaks, if that is why there is no connection.
+    pub(crate) refused_version: Option<u16>,
 }
 
 /// Where the tasks' shared parts are.
@@ -101,6 +103,8 @@ pub(crate) struct Mesh {
     pub(crate) skew: Arc<Skew>,
     pub(crate) members: Members,
     links: RwLock<BTreeMap<RegionId, Arc<watch::Sender<PeerLink>>>>,
+    /// The membership revision that each region has applied, this one included, as it last said.
+    pub(crate) revisions: watch::Sender<BTreeMap<RegionId, u64>>,
     next_link: AtomicU64,
     hello_within: Duration,
 }
@@ -129,8 +133,9 @@ impl Mesh {
         members: Members,
     ) -> Self {
         let (links, next_link) = (RwLock::default(), AtomicU64::new(1));
+        let revisions = watch::Sender::new(BTreeMap::from([(own.region, members.applied())]));
         let hello_within = HELLO_WITHIN;
-        let mesh = Self { own, shards, outlets, skew, members, links, next_link, hello_within };
+        let mesh = Self { own, shards, outlets, skew, members, links, revisions, next_link, hello_within };
         for (region, name) in mesh.members.names().into_iter().filter(|(region, _)| *region != own.region) {
             mesh.add_peer(region, &name);
         }
@@ -366,6 +371,11 @@ impl Mesh {
         }
     }
 
+    /// A region has applied a membership revision.
+    pub(crate) fn note_revision(&self, region: RegionId, revision: u64) {
+        self.revisions.send_if_modified(|known| known.insert(region, revision) != Some(revision));
+    }
+
     fn hello(&self) -> Hello {
         let Own { cluster, region, epoch, shards_count } = self.own;
         Hello {
@@ -476,6 +486,7 @@ impl<L: Link> Conversation<'_, L> {
                 }
             }
             PeerMessage::Heartbeat { clock, ends, revision } => {
+                self.mesh.note_revision(peer, revision);
                 self.mesh.link_state(peer).send_modify(|state| {
                     state.rtt = self.link.rtt();
                     // Before the hello nobody knows whose ends they are.
@@ -505,6 +516,8 @@ impl<L: Link> Conversation<'_, L> {
         if let Err(ended) = self.mesh.check(peer, &hello) {
             let notice = Notice { code: "hello_refused", text: ended.to_string() };
             self.mesh.outlets.findings.raise(&place, &notice);
+            let refused = (hello.version != PEER_VERSION).then_some(hello.version);
+            self.mesh.link_state(peer).send_modify(|state| state.refused_version = refused);
             return Err(ended);
         }
         if self.mesh.apart(peer).is_none() {
@@ -523,6 +536,7 @@ impl<L: Link> Conversation<'_, L> {
             Some(epoch) if epoch == self.mesh.own.epoch && self.peer_epoch == Some(hello.epoch) => {
                 self.is_answered.store(true, Ordering::Relaxed);
                 self.mesh.outlets.findings.clear("hello_refused", &place);
+                self.mesh.link_state(peer).send_modify(|state| state.refused_version = None);
                 let mut received = vectors(shards, hello.received);
                 let mut applied = vectors(shards, hello.applied);
                 for shard in shards.ids() {

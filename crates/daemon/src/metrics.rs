@@ -11,11 +11,27 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use tombolo_gateway::DoorStats;
+use tombolo_gateway::status::ShardLag;
+use tombolo_replica::LinkState;
 
 /// One other region.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct PeerLabel {
     pub(crate) region: String,
+}
+
+/// One state of the link to another region.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LinkLabel {
+    region: String,
+    state: &'static str,
+}
+
+/// One shard, towards another region.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShardLabel {
+    region: String,
+    shard: u16,
 }
 
 type PeerGauge = Family<PeerLabel, Gauge<f64, AtomicU64>>;
@@ -37,6 +53,10 @@ pub(crate) struct Metrics {
     pub(crate) apply_age_seconds: PeerHistogram,
     pub(crate) lag_seconds: PeerGauge,
     pub(crate) behind_ops: PeerGauge,
+    link_state: Family<LinkLabel, Gauge>,
+    shard_lag_seconds: Family<ShardLabel, Gauge<f64, AtomicU64>>,
+    shard_behind_ops: Family<ShardLabel, Gauge>,
+    pub(crate) waiters: Gauge,
     pub(crate) sessions: Gauge,
     pub(crate) conditionals: Gauge,
     pub(crate) tombstones: Gauge,
@@ -75,6 +95,18 @@ impl Metrics {
         let help = "Age of the oldest write of this region that the other has not applied; 0 if it has all";
         r.register_with_unit("lag", help, Unit::Seconds, lag_seconds.clone());
         r.register("behind_ops", "Ops of this region that the other has not applied", behind_ops.clone());
+        let (link_state, shard_lag_seconds) = (Family::default(), Family::default());
+        let (shard_behind_ops, waiters) = (Family::default(), Gauge::default());
+        let help = "1 for the state that the link to the other region is in, 0 for the others";
+        r.register("link_state", help, Family::clone(&link_state));
+        let help =
+            "As tombolo_lag_seconds, of one shard; shards in which the other region has all are left out";
+        r.register_with_unit("shard_lag", help, Unit::Seconds, Family::clone(&shard_lag_seconds));
+        let help =
+            "As tombolo_behind_ops, of one shard; shards in which the other region has all are left out";
+        r.register("shard_behind_ops", help, Family::clone(&shard_behind_ops));
+        let help = "Callers that wait for a barrier or for a read after a token";
+        r.register("waiters", help, waiters.clone());
         let help = "Sessions remembered, over all shards; one goes when its home has expired it and every member \
             holds that, so not while a member is away or its home is not whole";
         r.register("sessions", help, sessions.clone());
@@ -96,6 +128,10 @@ impl Metrics {
             apply_age_seconds,
             lag_seconds,
             behind_ops,
+            link_state,
+            shard_lag_seconds,
+            shard_behind_ops,
+            waiters,
             sessions,
             conditionals,
             tombstones,
@@ -103,6 +139,29 @@ impl Metrics {
             bytes_shipped,
             reconnects,
         }
+    }
+
+    pub(crate) fn set_link_state(&self, region: &str, state: LinkState) {
+        for &each in LinkState::ALL {
+            let label = LinkLabel { region: region.to_owned(), state: each.name() };
+            self.link_state.get_or_create(&label).set(i64::from(each == state));
+        }
+    }
+
+    /// The shards in which a region lacks something.
+    pub(crate) fn set_shard_lags(&self, region: &str, shards: &[ShardLag]) {
+        for lag in shards {
+            let label = ShardLabel { region: region.to_owned(), shard: lag.shard };
+            self.shard_lag_seconds.get_or_create(&label).set(lag.lag_seconds);
+            let ops = i64::try_from(lag.behind_ops).unwrap_or(i64::MAX);
+            self.shard_behind_ops.get_or_create(&label).set(ops);
+        }
+    }
+
+    /// Before the shards of all regions are said anew.
+    pub(crate) fn clear_shard_lags(&self) {
+        self.shard_lag_seconds.clear();
+        self.shard_behind_ops.clear();
     }
 
     /// All of it as text, with what the doors counted.

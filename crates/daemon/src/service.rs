@@ -1,29 +1,30 @@
 //! The region as its doors see it: requests are split by shard, answers put together again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tombolo_causality::{RegionId, Router, SessionId, ShardId, TenantId, Time};
 use tombolo_codec::{
-    AwaitScope, Checkpoint, Digest, Laggard, Op, Position, ReadValue, Reject, RejectCode, SealKey,
-    SessionPart, Token, Verb, request_digest,
+    AwaitScope, Checkpoint, Digest, Op, Position, ReadValue, Reject, RejectCode, SealKey, SessionPart, Token,
+    Verb, request_digest,
 };
 use tombolo_gateway::regions::{Regions, RegionsRequest};
-use tombolo_gateway::service::{Awaited, Caller, Identity, ReadRequest, WriteRequest, Written};
+use tombolo_gateway::service::{Awaited, Caller, Goal, Identity, ReadRequest, WriteRequest, Written};
 use tombolo_gateway::status::{ShardDigest, Status};
 use tombolo_gateway::{DoorStats, Service};
-use tombolo_replica::{Input, Outcome, Report, Ticket, WritePart};
+use tombolo_replica::{Input, Outcome, Report, WritePart};
 
+use crate::barrier::{self, Waiter};
 use crate::checkpoints::Pruned;
 use crate::clock::{draw, wall};
 use crate::config::{Auth, LimitsConfig, Secret};
 use crate::mesh::Mesh;
 use crate::node::{Outlets, Shards};
-use crate::shard::{BarrierEvent, Command};
+use crate::shard::Command;
 use crate::status;
 use crate::storage::Storage;
 
@@ -55,7 +56,7 @@ pub(crate) struct Shared {
     pub(crate) doors: std::sync::OnceLock<Vec<(&'static str, Arc<DoorStats>)>>,
 }
 
-fn stopping() -> Reject {
+pub(crate) fn stopping() -> Reject {
     Reject::new(RejectCode::ShuttingDown, "the daemon is stopping").retry_after_ms(500)
 }
 
@@ -159,11 +160,11 @@ impl Region {
         reports
     }
 
-    fn name(&self, region: RegionId) -> String {
+    pub(crate) fn name(&self, region: RegionId) -> String {
         self.0.mesh.members.name(region)
     }
 
-    fn region(&self, name: &str) -> Result<RegionId, Reject> {
+    pub(crate) fn region(&self, name: &str) -> Result<RegionId, Reject> {
         let document = self.0.mesh.members.document();
         document.named(name).map(|entry| entry.region).ok_or_else(|| {
             let known: Vec<&str> = document.entries().iter().map(|entry| entry.name.as_str()).collect();
@@ -172,57 +173,7 @@ impl Region {
         })
     }
 
-    fn scope(&self, scope: &AwaitScope) -> Result<Scope, Reject> {
-        let present = self.0.mesh.members.present();
-        Ok(match scope {
-            AwaitScope::All => Scope::These(present.into_iter().collect()),
-            AwaitScope::Named(names) => {
-                Scope::These(names.iter().map(|name| self.region(name)).collect::<Result<_, _>>()?)
-            }
-            AwaitScope::AtLeast(count) if usize::from(*count) > present.len() => {
-                let text = format!("{count} regions were asked for, {} are declared", present.len());
-                return Err(Reject::new(RejectCode::UnknownRegion, text));
-            }
-            AwaitScope::AtLeast(count) => Scope::AtLeast(usize::from(*count)),
-        })
-    }
-
-    /// Who lacks what of a token, with the reason.
-    async fn laggards(
-        &self,
-        positions: &BTreeMap<ShardId, Vec<Position>>,
-        lacking: &[RegionId],
-    ) -> Vec<Laggard> {
-        let mut laggards = Vec::with_capacity(lacking.len());
-        for &region in lacking {
-            let mut behind_ops = 0;
-            let mut is_halted = false;
-            for &shard in positions.keys() {
-                let look = move |replica: &tombolo_replica::Replica, now| replica.behind(region, now).ops;
-                behind_ops += self.0.shards.inspect(shard, look).await.unwrap_or(0);
-                if region == self.0.identity.region {
-                    is_halted |= self.report(shard).await.is_some_and(|report| !report.halted.is_empty());
-                }
-            }
-            let link = self.0.mesh.link(region);
-            let is_evicted = !self.0.mesh.members.document().is_present(region);
-            let reason = match &link {
-                _ if is_evicted => "evicted",
-                Some(link) if !link.is_up => "unreachable",
-                _ if is_halted => "apply_error",
-                _ => "behind",
-            };
-            laggards.push(Laggard {
-                region: self.name(region),
-                reason: reason.to_owned(),
-                behind_ops,
-                since_unix_ms: link.and_then(|link| link.lost_unix_ms),
-            });
-        }
-        laggards
-    }
-
-    fn positions(&self, token: &Token) -> Result<BTreeMap<ShardId, Vec<Position>>, Reject> {
+    pub(crate) fn positions(&self, token: &Token) -> Result<BTreeMap<ShardId, Vec<Position>>, Reject> {
         let mut positions: BTreeMap<ShardId, Vec<Position>> = BTreeMap::new();
         for &position in &token.positions {
             if self.0.shards.get(position.log.shard).is_none() {
@@ -231,51 +182,6 @@ impl Region {
             positions.entry(position.log.shard).or_default().push(position);
         }
         Ok(positions)
-    }
-}
-
-enum Scope {
-    These(BTreeSet<RegionId>),
-    AtLeast(usize),
-}
-
-impl Scope {
-    fn is_reached(&self, reached: &BTreeSet<RegionId>) -> bool {
-        match self {
-            Self::These(wanted) => wanted.is_subset(reached),
-            Self::AtLeast(count) => reached.len() >= *count,
-        }
-    }
-}
-
-/// Counts a waiter as long as it lives, and takes its tickets back when it goes.
-struct Waiter<'a> {
-    region: &'a Region,
-    tickets: Vec<(ShardId, Ticket)>,
-}
-
-impl<'a> Waiter<'a> {
-    fn new(region: &'a Region) -> Result<Self, Reject> {
-        let count = region.0.waiters_count.fetch_add(1, Ordering::Relaxed);
-        let waiter = Self { region, tickets: Vec::new() };
-        if count >= region.0.limits.waiters_max {
-            let text = format!("{count} callers wait already, the most there may be");
-            return Err(Reject::new(RejectCode::Busy, text).retry_after_ms(100));
-        }
-        Ok(waiter)
-    }
-}
-
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        self.region.0.waiters_count.fetch_sub(1, Ordering::Relaxed);
-        for (shard, ticket) in self.tickets.drain(..) {
-            let Some(handle) = self.region.0.shards.get(shard).cloned() else { continue };
-            let cancel = Command::Cancel { ticket };
-            if let Err(mpsc::error::TrySendError::Full(cancel)) = handle.commands.try_send(cancel) {
-                tokio::spawn(async move { handle.commands.send(cancel).await });
-            }
-        }
     }
 }
 
@@ -381,7 +287,7 @@ impl Service for Region {
             let input = Input::Read { ticket, tenant, keys, after };
             self.0.shards.ask(shard, Command::Read { ticket, input, reply }).await.map_err(|_| stopping())?;
             if !gap.is_empty() {
-                waiter.tickets.push((shard, ticket));
+                waiter.add(shard, ticket);
             }
             waiting.push((places, gap, answer));
         }
@@ -417,59 +323,12 @@ impl Service for Region {
         SessionId::named(identity.region, u128::from_le_bytes(*half), wall(), window_ms)
     }
 
-    async fn wait(&self, token: Token, scope: AwaitScope, timeout: Duration) -> Result<Awaited, Reject> {
-        let started = Instant::now();
+    async fn wait(&self, goal: Goal, scope: AwaitScope, timeout: Duration) -> Result<Awaited, Reject> {
         let timeout = timeout.min(Duration::from_millis(self.0.limits.await_ms_max));
-        let scope = self.scope(&scope)?;
-        let positions = self.positions(&token)?;
-        let mut waiter = Waiter::new(self)?;
-        let (reply, mut events) = mpsc::unbounded_channel::<BarrierEvent>();
-        for (&shard, positions) in &positions {
-            let ticket = self.0.outlets.ticket();
-            let command = Command::Await { ticket, positions: positions.clone(), reply: reply.clone() };
-            self.0.shards.ask(shard, command).await.map_err(|_| stopping())?;
-            waiter.tickets.push((shard, ticket));
+        match goal {
+            Goal::Token(token) => barrier::await_token(self, &token, &scope, timeout).await,
+            Goal::Revision(revision) => barrier::await_revision(self, revision, &scope, timeout).await,
         }
-        drop(reply);
-        let mut holders: BTreeMap<RegionId, BTreeSet<ShardId>> = BTreeMap::new();
-        let mut regions: BTreeSet<RegionId> = self.0.mesh.members.present().into_iter().collect();
-        if let Scope::These(wanted) = &scope {
-            regions.extend(wanted);
-        }
-        let reached = |holders: &BTreeMap<RegionId, BTreeSet<ShardId>>| -> BTreeSet<RegionId> {
-            let count = positions.len();
-            let holds = |region: &&RegionId| holders.get(region).map_or(0, BTreeSet::len) == count;
-            regions.iter().filter(holds).copied().collect()
-        };
-        let deadline = tokio::time::Instant::now() + timeout;
-        let mut is_reached = scope.is_reached(&reached(&holders));
-        while !is_reached {
-            let Ok(event) = tokio::time::timeout_at(deadline, events.recv()).await else { break };
-            let Some(BarrierEvent { shard, region, is_reached: holds }) = event else {
-                return Err(stopping());
-            };
-            let shards = holders.entry(region).or_default();
-            if holds {
-                shards.insert(shard);
-            } else {
-                shards.remove(&shard);
-            }
-            is_reached = scope.is_reached(&reached(&holders));
-        }
-        let reached = reached(&holders);
-        let lacking: Vec<RegionId> =
-            regions.iter().filter(|region| !reached.contains(region)).copied().collect();
-        let laggards = if is_reached && lacking.is_empty() {
-            Vec::new()
-        } else {
-            self.laggards(&positions, &lacking).await
-        };
-        Ok(Awaited {
-            reached: is_reached,
-            waited: started.elapsed(),
-            laggards,
-            regions_reached: reached.len(),
-        })
     }
 
     async fn status(&self) -> Status {

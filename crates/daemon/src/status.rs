@@ -1,19 +1,14 @@
 //! `/v1/status`, `/v1/digest` and the gauges: what the shards and links report, put together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use tombolo_causality::{RegionId, ShardId};
-use tombolo_gateway::status::{ClockStatus, Finding, PeerStatus, ShardDigest, ShardStatus, Status};
-use tombolo_replica::{Behind, Report};
+use tombolo_gateway::status::{ClockStatus, Finding, ShardDigest, ShardStatus, Status};
+use tombolo_replica::Report;
 
+use crate::lag;
 use crate::metrics::PeerLabel;
 use crate::service::Region;
-
-/// A peer that lacks writes for longer is slow, and beyond the second bound stalled.
-const SLOW_MS: u64 = 2_000;
-const STALLED_MS: u64 = 10_000;
-/// A peer that lacks more ops than this while its lag is young is catching up.
-const CATCHING_UP_OPS: u64 = 100_000;
 
 pub(crate) fn digest(region: &Region, shard: ShardId, report: &Report) -> ShardDigest {
     let names = region.shared().mesh.members.names();
@@ -28,46 +23,9 @@ pub(crate) fn digest(region: &Region, shard: ShardId, report: &Report) -> ShardD
     }
 }
 
-/// What each peer lacks, over all shards.
-fn behind(reports: &[(ShardId, Report)]) -> BTreeMap<RegionId, (Behind, bool)> {
-    let mut peers: BTreeMap<RegionId, (Behind, bool)> = BTreeMap::new();
-    for peer in reports.iter().flat_map(|(_, report)| &report.peers) {
-        let (behind, is_paused) = peers.entry(peer.region).or_default();
-        behind.ops += peer.behind.ops;
-        behind.oldest_ms = behind.oldest_ms.max(peer.behind.oldest_ms);
-        *is_paused |= peer.is_paused;
-    }
-    peers
-}
-
-fn state(is_up: bool, behind: Behind) -> &'static str {
-    match behind {
-        _ if !is_up => "unreachable",
-        Behind { oldest_ms, .. } if oldest_ms > STALLED_MS => "stalled",
-        Behind { ops, .. } if ops > CATCHING_UP_OPS => "catching_up",
-        Behind { oldest_ms, .. } if oldest_ms > SLOW_MS => "slow",
-        _ => "ok",
-    }
-}
-
 pub(crate) async fn status(region: &Region) -> Status {
     let shared = region.shared();
     let reports = region.reports().await;
-    let lacks = behind(&reports);
-    let peer = |(id, link): (RegionId, crate::mesh::PeerLink)| {
-        let (behind, paused) = lacks.get(&id).copied().unwrap_or_default();
-        PeerStatus {
-            region: shared.mesh.members.name(id),
-            state: state(link.is_up, behind).to_owned(),
-            rtt_ms: link.rtt.as_secs_f64() * 1_000.0,
-            lag_seconds: behind.oldest_ms as f64 / 1_000.0,
-            behind_ops: behind.ops,
-            oldest_unacked_seconds: behind.oldest_ms as f64 / 1_000.0,
-            reconnects: link.connects.saturating_sub(1),
-            paused,
-            revision: link.revision,
-        }
-    };
     let waiting: BTreeSet<RegionId> =
         reports.iter().flat_map(|(_, report)| report.waiting_for.iter().copied()).collect();
     let mut findings = shared.outlets.findings.list();
@@ -92,7 +50,7 @@ pub(crate) async fn status(region: &Region) -> Status {
                 keys: report.cells_count as u64,
             })
             .collect(),
-        peers: shared.mesh.links().into_iter().map(peer).collect(),
+        peers: lag::peers(region, &reports),
         quarantine: shared.storage.quarantined().to_vec(),
         clock: ClockStatus { offset_ms: shared.mesh.skew.offset_ms(), max_drift_ms: shared.max_drift_ms },
         whole: reports.iter().all(|(_, report)| report.is_whole),
@@ -123,9 +81,13 @@ pub(crate) async fn set_gauges(region: &Region) {
     metrics.sessions.set(sum(|report| report.sessions_count));
     metrics.conditionals.set(sum(|report| report.conditionals_count));
     metrics.tombstones.set(sum(|report| report.tombstones_count));
-    for (id, (behind, _)) in behind(&reports) {
-        let label = PeerLabel { region: shared.mesh.members.name(id) };
-        metrics.lag_seconds.get_or_create(&label).set(behind.oldest_ms as f64 / 1_000.0);
-        metrics.behind_ops.get_or_create(&label).set(behind.ops as f64);
+    metrics.clear_shard_lags();
+    for (id, lag) in lag::lags(region, &reports) {
+        let label = PeerLabel { region: region.name(id) };
+        metrics.lag_seconds.get_or_create(&label).set(lag.oldest_ms as f64 / 1_000.0);
+        metrics.behind_ops.get_or_create(&label).set(lag.ops as f64);
+        metrics.set_link_state(&label.region, lag.state);
+        metrics.set_shard_lags(&label.region, &lag.shards);
     }
+    metrics.waiters.set(shared.waiters_count.load(std::sync::atomic::Ordering::Relaxed) as i64);
 }

@@ -141,6 +141,12 @@ pub fn peer_messages() -> Vec<PeerMessage> {
             revision: 4,
         },
         PeerMessage::Members(members()),
+        PeerMessage::Held {
+            shard: ShardId(1),
+            paused: vec![RegionId::new(2).expect("a region")],
+            halted: vec![(log(), "a fork".to_owned())],
+            received: vec![position(1, 2)],
+        },
         PeerMessage::Goodbye,
         PeerMessage::NotRetained { log: log(), from: Seq(3) },
         PeerMessage::CutAsk { shard: ShardId(1), sealed: vec![sealed] },
@@ -237,7 +243,8 @@ pub fn answers() -> Vec<ClientAnswer> {
             waited_us: 12,
             laggards: vec![Laggard {
                 region: "us-east".into(),
-                reason: "unreachable".into(),
+                reason: tombolo_codec::LaggardReason::Unreachable,
+                detail: "a word".into(),
                 behind_ops: 3,
                 since_unix_ms: Some(4),
             }],

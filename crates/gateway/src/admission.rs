@@ -12,7 +12,7 @@ use tombolo_codec::{
 };
 
 use crate::Service;
-use crate::service::{Awaited, Caller, ReadRequest, SessionRef, WriteRequest, Written};
+use crate::service::{Awaited, Caller, Goal, ReadRequest, SessionRef, WriteRequest, Written};
 
 /// The longest a door waits for the answer to a write; the region itself gives up earlier.
 const WRITE_MAX: Duration = Duration::from_secs(60);
@@ -195,13 +195,13 @@ pub(crate) async fn read<S: Service>(
 /// Waits for a barrier.
 pub(crate) async fn wait<S: Service>(
     service: &S,
-    token: Token,
+    goal: Goal,
     scope: AwaitScope,
     patience: Duration,
 ) -> Result<Awaited, Reject> {
     check_ready(service)?;
     check_scope(&scope, &service.region_names(), service.members_count())?;
-    bounded(patience + SLACK, service.wait(token, scope, patience)).await?
+    bounded(patience + SLACK, service.wait(goal, scope, patience)).await?
 }
 
 /// Waits for a report on the region.

@@ -97,6 +97,15 @@ pub struct ReadRequest {
     pub timeout: Duration,
 }
 
+/// What a barrier waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Goal {
+    /// That a token's effects are durable and visible.
+    Token(Token),
+    /// That a membership revision, or a later one, is applied.
+    Revision(u64),
+}
+
 /// A barrier's answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Awaited {
@@ -148,10 +157,10 @@ pub trait Service: Clone + Send + Sync + 'static {
     /// The session that a caller means by a name of its own: exact in this region, for the window.
     fn named_session(&self, caller: Caller, name: &[u8]) -> SessionId;
 
-    /// Waits until a token's effects are durable and visible in the scope's regions.
+    /// Waits until the scope's regions have come there.
     fn wait(
         &self,
-        token: Token,
+        goal: Goal,
         scope: AwaitScope,
         timeout: Duration,
     ) -> impl Future<Output = Result<Awaited, Reject>> + Send;

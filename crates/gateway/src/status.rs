@@ -48,6 +48,31 @@ pub struct PeerStatus {
     pub paused: bool,
     /// The revision of the membership that it last said it goes by; 0: it has said nothing.
     pub revision: u64,
+    /// Whether it says that applying this region's batches is paused there.
+    #[serde(default)]
+    pub paused_there: bool,
+    /// Which end keeps it from being better: `sender`, `network` or `receiver`; none where it is ok.
+    #[serde(default)]
+    pub limit: Option<String>,
+    /// What shows that; empty where it is ok.
+    #[serde(default)]
+    pub evidence: String,
+    /// Shards in which it lacks something; in the others it lacks nothing.
+    #[serde(default)]
+    pub shards: Vec<ShardLag>,
+}
+
+/// What a peer lacks of one shard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShardLag {
+    /// Which shard.
+    pub shard: u16,
+    /// As of the peer, for this shard alone.
+    pub state: String,
+    /// How old the oldest of this region's writes is that the peer has not applied.
+    pub lag_seconds: f64,
+    /// How many of this region's ops it lacks.
+    pub behind_ops: u64,
 }
 
 /// This region's clock.
@@ -108,6 +133,7 @@ pub struct Status {
     /// Sessions held, added up over the shards: one that wrote to several shards counts in each of them.
     pub sessions: u64,
     /// Callers that wait for a barrier or for a read after a token.
+    #[serde(default)]
     pub waiters: u64,
     /// What an operator should know.
     pub findings: Vec<Finding>,

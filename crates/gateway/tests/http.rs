@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tombolo_causality::{RegionId, Stamp, Time};
 use tombolo_codec::{AwaitScope, Reject, RejectCode, StampSource, Verb};
+use tombolo_gateway::service::Goal;
 
 struct Answer {
     status: u16,
@@ -307,7 +308,7 @@ async fn a_barrier_takes_each_scope_and_names_the_laggards() {
     let door = support::http(&table).await;
     let token = table.token_at(3).encode(&tombolo_codec::SealKey::new([5; 32]));
     let answer = post(&door, "/v1/await", json!({"token": token, "regions": "all", "timeout_ms": 50})).await;
-    let laggard = json!({"region": "ap-south", "reason": "unreachable", "behind_ops": 120, "since": "2023-11-14T22:13:20.123Z"});
+    let laggard = json!({"region": "ap-south", "reason": "unreachable", "detail": "", "behind_ops": 120, "since": "2023-11-14T22:13:20.123Z"});
     assert_eq!(answer.json(), json!({"reached": false, "waited_ms": 12.3, "laggards": [laggard]}));
     assert_eq!(answer.status, 200);
     for regions in [json!(["us-east"]), json!({"at_least": 2})] {
@@ -331,8 +332,12 @@ async fn a_barrier_takes_each_scope_and_names_the_laggards() {
     }
     post(&door, "/v1/await", json!({"token": token, "timeout_ms": 600_001})).await.problem(400, "malformed");
     post(&door, "/v1/await", json!({"token": "x"})).await.problem(400, "bad_token");
-    post(&door, "/v1/await", json!({"revision": 3})).await.problem(501, "not_supported");
-    post(&door, "/v1/await", json!({})).await.problem(400, "malformed");
+    let revision = json!({"revision": 3, "regions": ["eu-west"]});
+    assert_eq!(post(&door, "/v1/await", revision).await.json()["reached"], true);
+    assert_eq!(table.waits().last().unwrap().0, Goal::Revision(3));
+    for body in [json!({}), json!({"token": token, "revision": 3}), json!({"revision": "3"})] {
+        post(&door, "/v1/await", body).await.problem(400, "malformed");
+    }
 }
 
 #[tokio::test]

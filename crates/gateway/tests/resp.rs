@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tombolo_codec::{AwaitScope, Reject, RejectCode, Verb};
 use tombolo_gateway::resp::encode_request;
+use tombolo_gateway::service::Goal;
 
 struct Peer {
     stream: TcpStream,
@@ -236,7 +237,7 @@ async fn wait_counts_the_other_regions_that_hold_the_last_write() {
     .await;
     let scopes: Vec<_> = table.waits().into_iter().map(|(_, scope, _)| scope).collect();
     assert_eq!(scopes, [AwaitScope::AtLeast(2), AwaitScope::AtLeast(3), AwaitScope::AtLeast(3)]);
-    assert_eq!(table.waits()[0].0, table.token_at(1));
+    assert_eq!(table.waits()[0].0, Goal::Token(table.token_at(1)));
     assert_eq!(table.waits()[0].2, Duration::from_millis(100));
     assert!(table.waits()[2].2 > Duration::from_secs(60), "0 waits long, but not for ever");
     peer.chat(&["WAIT 1 -1"], "-ERR timeout is negative\r\n").await;

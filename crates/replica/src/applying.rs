@@ -58,6 +58,7 @@ impl Replica {
         if name != self.writer.name() {
             self.intake.halt(name, format!("storage failed: {text}"), &self.state.logs);
             self.notice("storage_failed", format!("log {name:?} is not taken in any more: {text}"));
+            self.tell_held();
             return;
         }
         self.storage = Storage::Failed(text.to_owned());
@@ -157,6 +158,7 @@ impl Replica {
                 Err(error) => {
                     self.intake.halt(name, error.to_string(), &self.state.logs);
                     self.notice("apply_error", format!("log {name:?} is halted: it {error}"));
+                    self.tell_held();
                     break;
                 }
             }

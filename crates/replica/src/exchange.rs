@@ -7,6 +7,7 @@ use tombolo_mutants::{Mutant, is_planted};
 
 use crate::effect::Effect;
 use crate::fetch::Came;
+use crate::held::Held;
 use crate::input::{Link, Now};
 use crate::intake::{Blocked, Receipt};
 use crate::logs::{LogName, log_id};
@@ -26,6 +27,8 @@ impl Replica {
         }
         peer.link = Some(link);
         peer.is_answered = false;
+        peer.held = Held::default();
+        peer.evicted.clear();
         peer.sending.clear();
         if peer.epoch != Some(epoch) {
             if let Some(earlier) = peer.epoch {
@@ -44,6 +47,7 @@ impl Replica {
         self.end_fetch_from(region);
         self.end_cuts_of(region);
         self.replan();
+        self.tell_held_anew(region);
         let effect = Effect::Describe {
             peer: region,
             link,
@@ -213,6 +217,7 @@ impl Replica {
                     "fork",
                     format!("{why}; the log is halted, its writer's disk was copied or altered"),
                 );
+                self.tell_held();
                 self.replan();
             }
         }
@@ -273,6 +278,7 @@ impl Replica {
         // An ack may have moved the cursor on while the files were read: then it asks for what it stands at.
         if cursor.next == from {
             peer.sending.remove(&name);
+            peer.evicted.insert(name);
             let log = log_id(self.options.shard, name);
             self.send(region, PeerMessage::NotRetained { log, from });
             return;
@@ -280,7 +286,7 @@ impl Replica {
         self.serve(region, name);
     }
 
-    pub(crate) fn acked(&mut self, from: RegionId, link: Link, positions: &[Position]) {
+    pub(crate) fn acked(&mut self, from: RegionId, link: Link, positions: &[Position], now: Now) {
         let own = self.writer.name();
         let mut is_ahead = false;
         let mut to_serve = Vec::new();
@@ -291,6 +297,10 @@ impl Replica {
                 let name = (position.log.region, position.log.epoch);
                 grown.push((name, peer.applied.get(name.0, name.1), position.seq));
                 peer.applied.raise(name.0, name.1, position.seq);
+                peer.evicted.remove(&name);
+                if name == own {
+                    peer.grown_ms = now.monotonic_ms;
+                }
                 if let Some(cursor) = peer.sending.get_mut(&name) {
                     cursor.acked(position.seq);
                     to_serve.push(name);
@@ -329,6 +339,7 @@ impl Replica {
     pub(crate) fn pause(&mut self, region: RegionId, is_paused: bool, now: Now) {
         let Some(peer) = self.peers.peers.get_mut(&region) else { return };
         peer.is_paused = is_paused;
+        self.tell_held();
         if !is_paused {
             for name in self.intake.of_region(region) {
                 self.apply_ready(name, now);

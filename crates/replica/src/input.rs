@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, ShardId, TenantId, Time, VersionVector};
 use tombolo_codec::{Batch, Op, PeerMessage, Position, Roster, Schema, SessionPart};
 
+use crate::held::Held;
 use crate::merge::Difference;
 
 /// When a write is answered.
@@ -319,6 +320,15 @@ pub enum Input {
     },
     /// Regions joined, are leaving, or were removed. What this was told is durable here.
     Members(Roster),
+    /// What a peer does not apply of this shard, as [`Held`] says.
+    HeldThere {
+        /// The peer.
+        from: RegionId,
+        /// The connection.
+        link: Link,
+        /// What it said.
+        held: Held,
+    },
     /// Look after sessions that have expired and garbage; to be told every second or so.
     Tick,
     /// Stop or resume applying what a region wrote.
@@ -372,6 +382,15 @@ impl Input {
             | PeerMessage::Entries { shard, .. }
             | PeerMessage::CutDone { shard, .. } => {
                 (shard, Self::Cut { from, link, message: Box::new(message) })
+            }
+            PeerMessage::Held { shard, paused, halted, received } => {
+                let name = |log: LogId| (log.region, log.epoch);
+                let held = Held {
+                    paused: paused.into_iter().collect(),
+                    halted: halted.into_iter().map(|(log, why)| (name(log), why)).collect(),
+                    received: received.into_iter().map(|at| (name(at.log), at.seq)).collect(),
+                };
+                (shard, Self::HeldThere { from, link, held })
             }
             PeerMessage::Hello(_)
             | PeerMessage::Members(_)

@@ -241,6 +241,14 @@ impl Intake {
         self.log(name, applied).halted = Some(why);
     }
 
+    /// Logs of which something waits to be applied: its first seq, the last one received, and how much it is.
+    pub(crate) fn queues(&self) -> impl Iterator<Item = (LogName, Seq, Seq, usize)> + '_ {
+        self.logs.iter().filter_map(|(&name, log)| {
+            let front = log.queue.front()?.header().seq;
+            Some((name, front, log.received, log.queue_bytes))
+        })
+    }
+
     /// Halted logs with the reason.
     pub(crate) fn halted(&self) -> impl Iterator<Item = (LogName, &str)> + '_ {
         self.logs.iter().filter_map(|(&name, log)| log.halted.as_deref().map(|why| (name, why)))

@@ -9,9 +9,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tombolo_causality::{Epoch, RegionId, Seq, VersionVector};
 use tombolo_codec::{Roster, Standing};
 
+use crate::held::Held;
 use crate::input::Link;
 use crate::intake::Blocked;
 use crate::logs::LogName;
+use crate::progress::Behind;
 
 /// How many bytes of one log may be on their way to one peer, not yet acknowledged.
 pub(crate) const WINDOW_BYTES: usize = 1_024 * 1_024;
@@ -37,6 +39,11 @@ impl Cursor {
 
     pub(crate) fn has_room(&self) -> bool {
         self.in_flight_bytes < WINDOW_BYTES
+    }
+
+    /// Sent and not yet acked.
+    pub(crate) fn in_flight_bytes(&self) -> usize {
+        self.in_flight_bytes
     }
 
     pub(crate) fn sent(&mut self, seq: Seq, bytes: usize) {
@@ -76,6 +83,14 @@ pub(crate) struct Peer {
     pub(crate) sending: BTreeMap<LogName, Cursor>,
     /// Whether what it wrote is not applied for now.
     pub(crate) is_paused: bool,
+    /// Logs of which it asked for batches that are not kept here; until it acks more of them.
+    pub(crate) evicted: BTreeSet<LogName>,
+    /// What it does not apply, as it said on the present connection.
+    pub(crate) held: Held,
+    /// When it last acked more of this region's log, by the monotonic clock.
+    pub(crate) grown_ms: u64,
+    /// What it lacked at the last tick but one, and at the last.
+    pub(crate) trend: [Behind; 2],
 }
 
 impl Peer {

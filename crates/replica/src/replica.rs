@@ -12,6 +12,7 @@ use crate::barrier::{Reader, Waiters};
 use crate::cut::Cuts;
 use crate::effect::{Answer, Effect, Notice};
 use crate::fetch::Fetches;
+use crate::held::Holding;
 use crate::input::{Input, Now, Options, Ticket};
 use crate::intake::{Intake, Receipt};
 use crate::peers::Peers;
@@ -55,6 +56,7 @@ pub struct Replica {
     pub(crate) stability: Stability,
     pub(crate) cuts: Cuts,
     pub(crate) fetches: Fetches,
+    pub(crate) holding: Holding,
     pub(crate) effects: VecDeque<Effect>,
 }
 
@@ -85,6 +87,7 @@ impl Replica {
             stability: Stability::default(),
             cuts: Cuts::default(),
             fetches: Fetches::default(),
+            holding: Holding::default(),
             effects: VecDeque::new(),
             state,
             options,
@@ -199,7 +202,7 @@ impl Replica {
                     peer.sending.remove(&(log.region, log.epoch));
                 }
             }
-            Input::Acked { from, link, positions } => self.acked(from, link, &positions),
+            Input::Acked { from, link, positions } => self.acked(from, link, &positions, now),
             Input::Loaded { peer, link, log, batches } => {
                 self.loaded(peer, link, (log.region, log.epoch), &batches);
             }
@@ -218,7 +221,10 @@ impl Replica {
             Input::Cut { from, link, message } => self.cut_said((from, link), *message, now),
             Input::Installed { difference } => self.installed(&difference, now),
             Input::InstallFailed { text } => self.install_failed(&text, now),
+            Input::HeldThere { from, link, held } => self.held_there(from, link, held),
             Input::Tick => {
+                self.look_at_queues();
+                self.note_trend(now);
                 self.end_idle_cuts(now);
                 self.look_after_fetch(now);
                 self.tick(now);

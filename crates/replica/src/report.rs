@@ -4,8 +4,10 @@ use tombolo_causality::{RegionId, Seq, VersionVector};
 use tombolo_codec::{Digest, Position};
 
 use crate::input::Now;
+use crate::links::LinkFacts;
 use crate::logs::{LogName, log_id};
 use crate::members::MARKER;
+use crate::peers::Cursor;
 use crate::progress::Behind;
 use crate::replica::Replica;
 
@@ -14,10 +16,24 @@ use crate::replica::Replica;
 pub struct PeerReport {
     /// The peer.
     pub region: RegionId,
-    /// What it lacks of this region's log.
-    pub behind: Behind,
+    /// What it lacks of this region's log, and what is known of why. Whether there is a connection is for whoever holds it
+    /// to say.
+    pub facts: LinkFacts,
     /// Whether what it wrote is not applied here for now.
     pub is_paused: bool,
+}
+
+/// Why a region does not hold some positions.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Shortfall {
+    /// How many ops it lacks, at least. Ops of other regions' logs are not counted here.
+    pub ops: u64,
+    /// Why it halted one of the logs.
+    pub halted: Option<String>,
+    /// Whether it does not apply the writes of one of the regions, because somebody asked for that.
+    pub is_paused: bool,
+    /// Whether it asked for batches of one of the logs that are not kept here any more.
+    pub is_evicted: bool,
 }
 
 /// A shard at one moment.
@@ -63,6 +79,60 @@ impl Replica {
         Behind { oldest_ms: behind.oldest_ms.max(now.monotonic_ms), ..behind }
     }
 
+    /// What is known of a link, from the side of this shard.
+    fn facts(&self, region: RegionId, now: Now) -> LinkFacts {
+        let (own, epoch) = self.writer.name();
+        let behind = self.behind(region, now);
+        let Some(peer) = self.peers.peers.get(&region) else { return LinkFacts::default() };
+        let cursor = peer.sending.get(&(own, epoch));
+        LinkFacts {
+            is_up: peer.link.is_some(),
+            behind,
+            before: peer.trend[0],
+            idle_ms: behind.oldest_ms.min(now.monotonic_ms.saturating_sub(peer.grown_ms)),
+            is_paused_there: peer.held.paused.contains(&own),
+            halted_there: peer.held.halted((own, epoch)).map(str::to_owned),
+            applied: peer.applied.get(own, epoch),
+            received: peer.held.received.get(&(own, epoch)).copied(),
+            sent: cursor.map(|cursor| Seq(cursor.next.0.saturating_sub(1))),
+            end: self.state.logs.end((own, epoch)),
+            in_flight_bytes: cursor.map_or(0, Cursor::in_flight_bytes),
+            is_loading: cursor.is_some_and(|cursor| cursor.loading.is_some()),
+        }
+    }
+
+    /// Keeps what each peer lacks, to tell later whether it lacks less.
+    pub(crate) fn note_trend(&mut self, now: Now) {
+        for region in self.peers.peers.keys().copied().collect::<Vec<_>>() {
+            let behind = self.behind(region, now);
+            if let Some(peer) = self.peers.peers.get_mut(&region) {
+                peer.trend = [peer.trend[1], behind];
+            }
+        }
+    }
+
+    /// Why a region, this one included, does not hold these positions.
+    #[must_use]
+    pub fn shortfall(&self, region: RegionId, positions: &[Position], now: Now) -> Shortfall {
+        let names = || positions.iter().map(|position| (position.log.region, position.log.epoch));
+        if region == self.options.region {
+            let halted = self.intake.halted().find(|(name, _)| names().any(|wanted| wanted == *name));
+            return Shortfall {
+                ops: 0,
+                halted: halted.map(|(_, why)| why.to_owned()),
+                is_paused: names().any(|name| self.peers.is_paused(name.0)),
+                is_evicted: false,
+            };
+        }
+        let Some(peer) = self.peers.peers.get(&region) else { return Shortfall::default() };
+        Shortfall {
+            ops: self.behind(region, now).ops,
+            halted: names().find_map(|name| peer.held.halted(name)).map(str::to_owned),
+            is_paused: names().any(|name| peer.held.paused.contains(&name.0)),
+            is_evicted: names().any(|name| peer.evicted.contains(&name)),
+        }
+    }
+
     /// Logs that wait for another one, which they take over: who, for which, through where.
     pub fn blocked(&self) -> impl Iterator<Item = (LogName, LogName, Seq)> + '_ {
         self.intake.blocked().map(|(name, blocked)| (name, blocked.on, blocked.end))
@@ -73,7 +143,7 @@ impl Replica {
     pub fn report(&self, now: Now) -> Report {
         let peers = self.peers.peers.iter().map(|(&region, peer)| PeerReport {
             region,
-            behind: self.behind(region, now),
+            facts: self.facts(region, now),
             is_paused: peer.is_paused,
         });
         Report {

@@ -52,6 +52,19 @@ pub(crate) struct Peer {
     pub(crate) reconnects: u64,
     pub(crate) paused: bool,
     pub(crate) revision: u64,
+    pub(crate) limit: Option<String>,
+    pub(crate) evidence: String,
+    pub(crate) shards: Vec<ShardLag>,
+}
+
+/// What a peer lacks of one shard.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct ShardLag {
+    pub(crate) shard: u16,
+    pub(crate) state: String,
+    pub(crate) lag_seconds: f64,
+    pub(crate) behind_ops: u64,
 }
 
 /// The region's clock.

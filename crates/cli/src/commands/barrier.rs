@@ -1,4 +1,5 @@
-//! `tombolo await`: waits until a write is durable and visible in other regions, or says who lags and why.
+//! `tombolo await`: waits until a write is durable and visible in other regions, or a membership revision applied
+//! there, or says who lags and why.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,6 +22,7 @@ Examples:
   tombolo await \"$(tombolo incr views:1)\"
   tombolo await TOKEN --regions us-east,ap-south --timeout 10s
   tombolo await TOKEN --at-least 2
+  tombolo await --revision 4
 
 Exits 7 if the time ran out first, with the regions that lag, and why, on stdout.";
 
@@ -28,8 +30,11 @@ Exits 7 if the time ran out first, with the regions that lag, and why, on stdout
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// Token that a write was answered with
-    #[arg(value_name = "TOKEN")]
-    write_token: String,
+    #[arg(value_name = "TOKEN", required_unless_present = "revision")]
+    write_token: Option<String>,
+    /// Wait until this membership revision is applied instead
+    #[arg(long, value_name = "N", conflicts_with = "write_token")]
+    revision: Option<u64>,
     /// Regions to wait for [default: all that are declared]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', conflicts_with = "at_least")]
     regions: Vec<String>,
@@ -57,6 +62,8 @@ pub(super) struct Answer {
 struct Laggard {
     region: String,
     reason: String,
+    #[serde(default)]
+    detail: String,
     behind_ops: u64,
     since: Option<String>,
 }
@@ -85,7 +92,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         (None, []) => json!("all"),
         (None, names) => json!(names),
     };
-    let (answer, raw) = wait(&client, &arguments.write_token, scope, arguments.timeout)?;
+    let goal = match (&arguments.write_token, arguments.revision) {
+        (Some(token), _) => json!({"token": token}),
+        (None, revision) => json!({"revision": revision}),
+    };
+    let (answer, raw) = await_goal(&client, goal, scope, arguments.timeout)?;
     match arguments.output.format {
         Format::Json => print_json(&with_schema(raw, "tombolo.await/v1"))?,
         Format::Human => print(&human(&answer))?,
@@ -106,8 +117,17 @@ pub(super) fn wait(
     scope: Value,
     timeout: Duration,
 ) -> Result<(Answer, Value), CliError> {
-    let timeout_ms = u64::try_from(timeout.as_millis()).expect("a day of milliseconds fits");
-    let body = json!({"token": token, "regions": scope, "timeout_ms": timeout_ms});
+    await_goal(client, json!({"token": token}), scope, timeout)
+}
+
+fn await_goal(
+    client: &Client,
+    mut body: Value,
+    scope: Value,
+    timeout: Duration,
+) -> Result<(Answer, Value), CliError> {
+    body["timeout_ms"] = u64::try_from(timeout.as_millis()).expect("a day of milliseconds fits").into();
+    body["regions"] = scope;
     let raw: Value = client.ask("/v1/await", &body)?;
     let answer = Answer::deserialize(&raw).map_err(|error| {
         CliError::new(Exit::Other, format!("{} did not answer as a region does: {error}", client.name()))
@@ -119,10 +139,11 @@ fn human(answer: &Answer) -> String {
     let outcome = if answer.reached { "reached" } else { "not reached" };
     let mut out = format!("{outcome} in {:.1} ms\n", answer.waited_ms);
     if !answer.laggards.is_empty() {
-        let mut columns = Columns::new(&["laggard", "reason", "behind>", "since"]);
+        let mut columns = Columns::new(&["laggard", "reason", "behind>", "since", "detail"]);
         for laggard in &answer.laggards {
             let behind = laggard.behind_ops.to_string();
-            columns.row([&laggard.region, &laggard.reason, &behind, laggard.since.as_deref().unwrap_or("-")]);
+            let since = laggard.since.as_deref().unwrap_or("-");
+            columns.row([&laggard.region, &laggard.reason, &behind, since, &laggard.detail]);
         }
         out += &format!("\n{}", columns.render());
     }

@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::duration;
-use crate::client::{Client, Peer, Status, ask_all};
+use crate::client::{Client, Peer, ShardLag, Status, ask_all};
 use crate::error::CliError;
 use crate::output::{Columns, Format, OutputOption, note, print, print_json};
 use crate::target::TargetOptions;
@@ -67,6 +67,11 @@ struct PairPeer {
     oldest_unacked_seconds: f64,
     rtt_ms: f64,
     reconnects: u64,
+    /// The end that limits, and what shows that; where the state is ok, none.
+    limit: Option<String>,
+    evidence: String,
+    /// Shards in which something is lacking.
+    shards: Vec<ShardLag>,
 }
 
 #[derive(Serialize)]
@@ -129,10 +134,21 @@ fn look(clients: &[Client]) -> Result<Body, CliError> {
 }
 
 fn pair(from: &str, peer: Peer) -> Pair {
-    let Peer { region, state, rtt_ms, lag_seconds, behind_ops, oldest_unacked_seconds, reconnects, .. } =
-        peer;
-    let peer = PairPeer { state, lag_seconds, behind_ops, oldest_unacked_seconds, rtt_ms, reconnects };
-    Pair { from: from.to_owned(), to: region, peer }
+    let Peer { region, state, rtt_ms, lag_seconds, behind_ops, oldest_unacked_seconds, .. } = peer;
+    let Peer { reconnects, limit, evidence, shards, .. } = peer;
+    let to = region;
+    let peer = PairPeer {
+        state,
+        lag_seconds,
+        behind_ops,
+        oldest_unacked_seconds,
+        rtt_ms,
+        reconnects,
+        limit,
+        evidence,
+        shards,
+    };
+    Pair { from: from.to_owned(), to, peer }
 }
 
 fn show(body: &Body, format: Format) -> Result<(), CliError> {
@@ -146,7 +162,7 @@ fn show(body: &Body, format: Format) -> Result<(), CliError> {
 }
 
 fn human(body: &Body) -> String {
-    let mut columns = Columns::new(&["from", "to", "state", "lag>", "behind>", "rtt>"]);
+    let mut columns = Columns::new(&["from", "to", "state", "lag>", "behind>", "rtt>", "limited by"]);
     for Pair { from, to, peer } in &body.pairs {
         columns.row([
             from.clone(),
@@ -155,6 +171,7 @@ fn human(body: &Body) -> String {
             format!("{:.2} s", peer.lag_seconds),
             format!("{} ops", peer.behind_ops),
             format!("{:.1} ms", peer.rtt_ms),
+            peer.limit.as_ref().map_or_else(|| "-".to_owned(), |limit| format!("{limit}: {}", peer.evidence)),
         ]);
     }
     columns.render()
@@ -170,13 +187,15 @@ mod tests {
             region: "us-east".to_owned(),
             state: "slow".to_owned(),
             lag_seconds: 3.5,
+            limit: Some("network".to_owned()),
+            evidence: "shard 3: 9 bytes on their way".to_owned(),
             ..Peer::default()
         };
         let pairs = vec![pair("eu-west", peer)];
         let text = human(&Body { schema: "", pairs, unreachable: Vec::new() });
         insta::assert_snapshot!(text, @r"
-        FROM     TO       STATE     LAG  BEHIND     RTT
-        eu-west  us-east  slow   3.50 s   0 ops  0.0 ms
+        FROM     TO       STATE     LAG  BEHIND     RTT  LIMITED BY
+        eu-west  us-east  slow   3.50 s   0 ops  0.0 ms  network: shard 3: 9 bytes on their way
         ");
     }
 }

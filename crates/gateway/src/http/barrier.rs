@@ -6,14 +6,14 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use tombolo_codec::{AwaitScope, Laggard, limits};
 
 use super::problem::Problem;
 use super::{App, body};
 use crate::admission;
-use crate::service::Service;
+use crate::service::{Goal, Service};
 
 const TIMEOUT_MS_DEFAULT: u64 = 5_000;
 /// More names than there can be regions.
@@ -23,7 +23,7 @@ const NAMES_MAX: usize = 1_024;
 #[serde(deny_unknown_fields)]
 struct AwaitBody {
     token: Option<String>,
-    revision: Option<IgnoredAny>,
+    revision: Option<u64>,
     #[serde(default = "Scope::all")]
     regions: Scope,
     timeout_ms: Option<u64>,
@@ -98,7 +98,9 @@ pub(super) struct AwaitAnswer {
 #[derive(Debug, Serialize)]
 struct LaggardAnswer {
     region: String,
-    reason: String,
+    reason: &'static str,
+    /// What is known beyond the reason; may be empty.
+    detail: String,
     behind_ops: u64,
     /// RFC 3339; `null` while it is in reach.
     since: Option<String>,
@@ -110,7 +112,8 @@ impl From<Laggard> for LaggardAnswer {
             let time = jiff::Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()?;
             Some(time.to_string())
         });
-        Self { region: laggard.region, reason: laggard.reason, behind_ops: laggard.behind_ops, since }
+        let Laggard { region, reason, detail, behind_ops, .. } = laggard;
+        Self { region, reason: reason.name(), detail, behind_ops, since }
     }
 }
 
@@ -121,16 +124,20 @@ pub(super) async fn wait<S: Service>(
 ) -> Result<Json<AwaitAnswer>, Problem> {
     app.caller(&headers)?;
     let body: AwaitBody = body::json(&headers, body).await?;
-    if body.revision.is_some() {
-        return Err(Problem::not_supported("awaiting a revision is not there yet; await a token"));
-    }
-    let Some(token) = body.token else {
-        return Err(Problem::malformed("`token` is missing: give the one that a write was answered with"));
+    let goal = match (body.token, body.revision) {
+        (Some(token), None) => Goal::Token(admission::open_token(&token, app.service.seal_key())?),
+        (None, Some(revision)) => Goal::Revision(revision),
+        (None, None) => {
+            let text = "`token` or `revision` is missing: give what a write was answered with, or a revision's number";
+            return Err(Problem::malformed(text));
+        }
+        (Some(_), Some(_)) => {
+            return Err(Problem::malformed("both `token` and `revision` are there; await one of them"));
+        }
     };
-    let token = admission::open_token(&token, app.service.seal_key())?;
     let timeout =
         admission::check_timeout(body.timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT.min(limits::AWAIT_MS_MAX)))?;
-    let awaited = admission::wait(&app.service, token, body.regions.0, timeout).await?;
+    let awaited = admission::wait(&app.service, goal, body.regions.0, timeout).await?;
     Ok(Json(AwaitAnswer {
         reached: awaited.reached,
         waited_ms: awaited.waited.as_secs_f64() * 1_000.0,

@@ -11,7 +11,7 @@ use tombolo_codec::{
 };
 use tombolo_transport::Frame;
 
-use crate::service::{Caller, ReadRequest, WriteRequest};
+use crate::service::{Caller, Goal, ReadRequest, WriteRequest};
 use crate::{DoorStats, Service, admission};
 
 /// What the streams of a connection share.
@@ -101,7 +101,7 @@ impl<S: Service> Desk<S> {
                 self.caller()?;
                 let token = admission::open_token(&token, key)?;
                 let timeout = admission::check_timeout(timeout_ms)?;
-                let awaited = admission::wait(&self.service, token, scope, timeout).await?;
+                let awaited = admission::wait(&self.service, Goal::Token(token), scope, timeout).await?;
                 Ok(ClientAnswer::Awaited {
                     reached: awaited.reached,
                     waited_us: u64::try_from(awaited.waited.as_micros()).unwrap_or(u64::MAX),

@@ -20,7 +20,7 @@ use super::request::ProtocolError;
 use super::transaction::Transaction;
 use super::write_mark::WriteMark;
 use super::{Protocol, ReplyWriter};
-use crate::service::{Caller, ReadRequest, SessionRef, WriteRequest};
+use crate::service::{Caller, Goal, ReadRequest, SessionRef, WriteRequest};
 use crate::{DoorStats, Service, admission};
 
 /// Most ops of a run.
@@ -82,6 +82,11 @@ impl<S: Service> Client<S> {
             reads: Vec::new(),
             reads_keys: 0,
         }
+    }
+
+    /// Whether a request may take much longer than a write: whoever asked may go away meanwhile.
+    pub(super) fn may_wait_long(args: &[Bytes]) -> bool {
+        args.first().is_some_and(|name| command::is(name, "wait") || command::is(name, "waitaof"))
     }
 
     /// Takes a request in. A write or read may stay in a run until [`settle`](Self::settle).
@@ -350,7 +355,7 @@ impl<S: Service> Client<S> {
         let others = usize::try_from(others).unwrap_or(usize::MAX).min(others_max);
         let at_least = u16::try_from(others + 1).expect("a cluster has at most 1,023 regions");
         let scope = AwaitScope::AtLeast(at_least);
-        let awaited = admission::wait(&self.service, self.mark.token(), scope, timeout).await?;
+        let awaited = admission::wait(&self.service, Goal::Token(self.mark.token()), scope, timeout).await?;
         let is_here = awaited.laggards.iter().all(|laggard| laggard.region != identity.name);
         let here = usize::from(is_here).min(awaited.regions_reached);
         Ok((here as i64, (awaited.regions_reached - here) as i64))

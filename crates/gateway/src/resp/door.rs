@@ -3,7 +3,7 @@
 //! All whole requests in the input are run before the socket is asked again; while much output waits to be taken, no
 //! more input is. Start at [`serve_resp`].
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::client::Client;
 use super::request::RequestParser;
@@ -30,6 +30,10 @@ const KEPT_BUFFER_BYTES_MAX: usize = 256 * 1024;
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 /// How much of what such a client still sends is read away.
 const DRAINED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How much is read ahead while a request waits, to notice that the client has gone.
+const AHEAD_BYTES_MAX: usize = 64 * 1024;
+/// A client that closed its side may still read: what it waits for gets so long.
+const HALF_CLOSED_MAX: Duration = Duration::from_secs(1);
 /// Beyond the connections a door holds; the words are those of Redis.
 const FULL: &[u8] = b"-ERR max number of clients reached\r\n";
 
@@ -65,7 +69,7 @@ async fn converse<S: Service>(
     let mut input = BytesMut::new();
     let mut parser = RequestParser::new();
     loop {
-        run_all(&mut client, &mut parser, &mut input, &mut sink).await?;
+        run_all(&mut client, &mut parser, &mut input, &mut source, &mut sink).await?;
         if client.is_closing {
             farewell(&mut client, &mut sink).await?;
             return drain(&mut source, &mut input).await;
@@ -95,11 +99,20 @@ async fn run_all<S: Service>(
     client: &mut Client<S>,
     parser: &mut RequestParser,
     input: &mut BytesMut,
+    source: &mut ReadHalf<'_>,
     sink: &mut WriteHalf<'_>,
 ) -> io::Result<()> {
     let mut runs_sent = client.runs_count;
     while !client.is_closing {
         match parser.next(input) {
+            Ok(Some(args)) if Client::<S>::may_wait_long(&args) => {
+                let is_gone = tokio::select! {
+                    biased;
+                    () = client.take(args) => false,
+                    () = gone(source, input) => true,
+                };
+                client.is_closing |= is_gone;
+            }
             Ok(Some(args)) => client.take(args).await,
             Ok(None) => {
                 client.settle().await;
@@ -119,6 +132,21 @@ async fn run_all<S: Service>(
         }
     }
     Ok(())
+}
+
+/// Waits until the client has closed its side, and a little longer. Safe to cancel: what it sends meanwhile is kept.
+async fn gone(source: &mut ReadHalf<'_>, input: &mut BytesMut) {
+    loop {
+        if input.len() >= AHEAD_BYTES_MAX {
+            return pending().await;
+        }
+        input.reserve(READ_BYTES);
+        match source.read_buf(input).await {
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+    }
+    sleep(HALF_CLOSED_MAX).await;
 }
 
 /// Sends what the socket takes at once.

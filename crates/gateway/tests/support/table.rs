@@ -10,11 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, SessionId, ShardId, Stamp, TenantId, Time};
 use tombolo_codec::{
-    AwaitScope, Kind, Laggard, Op, Position, ReadValue, Reject, RejectCode, SealKey, StampSource, Token, Verb,
+    AwaitScope, Kind, Laggard, LaggardReason, Op, Position, ReadValue, Reject, RejectCode, SealKey,
+    StampSource, Token, Verb,
 };
 use tombolo_gateway::Service;
 use tombolo_gateway::regions::{Regions, RegionsRequest};
-use tombolo_gateway::service::{Awaited, Caller, Identity, ReadRequest, WriteRequest, Written};
+use tombolo_gateway::service::{Awaited, Caller, Goal, Identity, ReadRequest, WriteRequest, Written};
 use tombolo_gateway::status::{ClockStatus, ShardDigest, Status};
 
 pub(crate) const TOKEN: &str = "tenant-token";
@@ -32,7 +33,7 @@ struct State {
     seq: u64,
     writes: Vec<WriteRequest>,
     reads: Vec<ReadRequest>,
-    waits: Vec<(Token, AwaitScope, Duration)>,
+    waits: Vec<(Goal, AwaitScope, Duration)>,
     paused: Vec<(String, bool)>,
     refuse_writes: Option<Reject>,
 }
@@ -116,7 +117,7 @@ impl Table {
         self.0.state.lock().unwrap().reads.clone()
     }
 
-    pub(crate) fn waits(&self) -> Vec<(Token, AwaitScope, Duration)> {
+    pub(crate) fn waits(&self) -> Vec<(Goal, AwaitScope, Duration)> {
         self.0.state.lock().unwrap().waits.clone()
     }
 
@@ -271,16 +272,17 @@ impl Service for Table {
     }
 
     /// As if `ap-south` were out of reach.
-    async fn wait(&self, token: Token, scope: AwaitScope, timeout: Duration) -> Result<Awaited, Reject> {
+    async fn wait(&self, goal: Goal, scope: AwaitScope, timeout: Duration) -> Result<Awaited, Reject> {
         let reached = match &scope {
             AwaitScope::All => false,
             AwaitScope::Named(names) => !names.contains(&"ap-south".to_owned()),
             AwaitScope::AtLeast(count) => *count <= 2,
         };
-        self.0.state.lock().unwrap().waits.push((token, scope, timeout));
+        self.0.state.lock().unwrap().waits.push((goal, scope, timeout));
         let laggard = Laggard {
             region: "ap-south".into(),
-            reason: "unreachable".into(),
+            reason: LaggardReason::Unreachable,
+            detail: String::new(),
             behind_ops: 120,
             since_unix_ms: Some(1_700_000_000_123),
         };

@@ -381,6 +381,18 @@ fn line(effect: &Effect) -> String {
             let own = position_text(own);
             format!("tell r{peer}: {} is stable through #{through}, own log at {own}", log_text(*log))
         }
+        Effect::Send { peer, message: PeerMessage::Held { paused, halted, received, .. }, .. } => {
+            let paused: Vec<String> = paused.iter().map(|region| format!("r{region}")).collect();
+            let halted: Vec<String> = halted.iter().map(|(log, _)| log_text(*log)).collect();
+            let received: Vec<String> = received.iter().map(position_text).collect();
+            let words = |list: Vec<String>| if list.is_empty() { "-".to_owned() } else { list.join(" ") };
+            format!(
+                "tell r{peer} what is held: paused {} halted {} received {}",
+                words(paused),
+                words(halted),
+                words(received)
+            )
+        }
         Effect::Send { peer, message, .. } => match message {
             PeerMessage::NotRetained { log, from } => {
                 format!("tell r{peer}: {} is not kept from #{from}", log_text(*log))

@@ -1,10 +1,10 @@
 //! Barriers, pauses, windows, relays, forks and misplaced batches.
 
 use insta::assert_snapshot;
-use tombolo_causality::{Seq, ShardId};
+use tombolo_causality::{Epoch, Seq, ShardId};
 use tombolo_codec::Batch;
 use tombolo_codec::batch::Place;
-use tombolo_replica::{Input, Link};
+use tombolo_replica::{Held, Input, Link};
 
 use crate::kit::{Node, add, log, options, plain, position, region, set};
 
@@ -101,17 +101,59 @@ fn a_barrier_is_told_of_a_peer_that_sealed_first_once_the_seal_is_here() {
 fn a_pause_holds_back_applying_and_a_resume_keeps_the_order() {
     let mut node = connected();
     let batches = written(2, 20, 3);
-    node.handle(Input::PauseApply { peer: region(2), is_paused: true });
+    assert_snapshot!(node.handle(Input::PauseApply { peer: region(2), is_paused: true }), @r"
+    tell r2 what is held: paused r2 halted - received -
+    tell r3 what is held: paused r2 halted - received -
+    ");
     batches.iter().for_each(|batch| drop(node.remote(2, 2, batch)));
     assert_snapshot!(node.durable(position(2, 20, 3)), @"");
     assert_snapshot!(node.read(&["k"], vec![]), @"answer 1: -");
     assert_snapshot!(node.handle(Input::PauseApply { peer: region(2), is_paused: false }), @r"
+    tell r2 what is held: paused - halted - received -
+    tell r3 what is held: paused - halted - received -
     applied 1 ops of r2
     applied 1 ops of r2
     applied 1 ops of r2
     ack r2e20#3
     ");
     assert_snapshot!(node.read(&["k"], vec![]), @"answer 2: 3");
+}
+
+#[test]
+fn a_queue_that_stands_still_is_told_and_a_new_connection_is_told_again() {
+    let mut node = connected();
+    let batches = written(2, 20, 2);
+    batches.iter().for_each(|batch| drop(node.remote(2, 2, batch)));
+    assert_snapshot!(node.handle(Input::Tick), @"");
+    // Nothing has become durable since the last look.
+    assert_snapshot!(node.handle(Input::Tick), @r"
+    tell r2 what is held: paused - halted - received r2e20#2
+    tell r3 what is held: paused - halted - received r2e20#2
+    ");
+    let told = node.peer_up(3, 31, 7);
+    assert!(told.contains("tell r3 what is held: paused - halted - received r2e20#2"), "{told}");
+    node.durable(position(2, 20, 2));
+    let told = node.handle(Input::Tick);
+    assert!(told.contains("tell r2 what is held: paused - halted - received -"), "{told}");
+}
+
+#[test]
+fn what_a_peer_says_it_holds_back_is_why_it_lacks_a_position_until_it_connects_anew() {
+    let mut node = connected();
+    node.done(plain(vec![add("k", 1)]));
+    let at = [position(1, 1, 1)];
+    let name = (region(1), Epoch(1));
+    let held = Held { halted: [(name, "a fork".to_owned())].into(), ..Held::default() };
+    node.handle(Input::HeldThere { from: region(2), link: Link(2), held });
+    let halted = |node: &Node| node.replica.shortfall(region(2), &at, node.now()).halted;
+    assert_eq!(halted(&node).as_deref(), Some("a fork"));
+    let facts = node.replica.report(node.now()).peers.remove(0).facts;
+    assert_eq!((facts.halted_there.as_deref(), facts.behind.ops), (Some("a fork"), 1));
+    // Of another connection, and of one that began anew, nothing counts.
+    node.handle(Input::HeldThere { from: region(2), link: Link(9), held: Held::default() });
+    assert_eq!(halted(&node).as_deref(), Some("a fork"));
+    node.peer_up(2, 20, 12);
+    assert_eq!(halted(&node), None);
 }
 
 #[test]
@@ -332,7 +374,11 @@ fn two_batches_under_one_name_halt_the_log() {
     other.done(plain(vec![add("k", 99)]));
     let batches = written(2, 20, 2);
     node.remote(2, 2, &batches[0]);
-    assert_snapshot!(node.remote(3, 3, &other.appended[0]), @"notice fork");
+    assert_snapshot!(node.remote(3, 3, &other.appended[0]), @r"
+    notice fork
+    tell r2 what is held: paused - halted r2e20 received -
+    tell r3 what is held: paused - halted r2e20 received -
+    ");
     assert_snapshot!(node.remote(2, 2, &batches[1]), @"");
     assert_eq!(node.replica.report(node.now()).halted.len(), 1);
 }

@@ -34,11 +34,11 @@ impl World {
                 if report.conditionals_count > 0 && self.plan.window > 3_600 * crate::queue::SECOND {
                     return Some(format!("shard {shard} of region {region} still has conditionals"));
                 }
-                let lagging = report.peers.iter().find(|peer| peer.behind != Behind::default());
+                let lagging = report.peers.iter().find(|peer| peer.facts.behind != Behind::default());
                 if let Some(peer) = lagging {
                     return Some(format!(
                         "shard {shard}: region {} lags behind {region}: {:?}",
-                        peer.region, peer.behind
+                        peer.region, peer.facts.behind
                     ));
                 }
                 let epochs: Vec<_> =
