@@ -4,7 +4,9 @@
 //! attempt starts every [`ATTEMPT_EVERY`], beside those still under way: a kept connection would come back as late as
 //! the cut was long. A peer that refuses, or is refused, is left alone for a while: `mesh/pace.rs`.
 
+mod lane;
 mod pace;
+mod pack;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tombolo_causality::{ClusterId, Epoch, RegionId, Seq, ShardId, VersionVector};
 use tombolo_codec::{
-    Batch, Hello, MemberEntry, Membership, PEER_VERSION, PeerMessage, Position, Standing, decode_peer,
+    Hello, MemberEntry, Membership, PEER_VERSION, PeerMessage, Position, Standing, decode_peer,
 };
 use tombolo_replica::{Input, Link as LinkId, Notice};
 use tombolo_transport::{Channel, Frame, LANES_MAX, Link, LinkError, Transport};
@@ -27,7 +29,7 @@ use self::pace::{End, Pace};
 use crate::clock::wall;
 use crate::members::Members;
 use crate::metrics::PeerLabel;
-use crate::node::{Bulk, Description, LinkQueues, Outlets, PeerOutlet, Shards};
+use crate::node::{Description, LinkQueues, Outlets, PeerOutlet, Shards};
 use crate::skew::Skew;
 
 /// Time between two attempts to reach a peer.
@@ -38,8 +40,6 @@ const ATTEMPT_OF_REMOVED_EVERY: Duration = Duration::from_secs(5);
 const ATTEMPTS_MAX: usize = 12;
 /// Time between heartbeats, so that lag and skew are right when idle.
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
-/// Batches handed to the link in one go.
-const BATCHES_MAX: usize = 64;
 /// Least time between two acks: what is applied meanwhile goes into one frame.
 const ACK_EVERY: Duration = Duration::from_millis(1);
 /// How long a goodbye has to leave, behind what waits before it.
@@ -302,8 +302,8 @@ impl Mesh {
         for lane in 0..LANES_MAX {
             let (queue, batches) = mpsc::unbounded_channel();
             lanes.push(queue);
-            tasks.spawn(send_batches(link.clone(), lane, batches));
-            tasks.spawn(receive_batches(link.clone(), lane, id, self.own.cluster, self.shards.clone()));
+            tasks.spawn(lane::send(link.clone(), lane, batches));
+            tasks.spawn(lane::receive(link.clone(), lane, id, self.own.cluster, self.shards.clone()));
         }
         outlet.set_queues(Some(Arc::new(LinkQueues {
             link: id,
@@ -624,66 +624,6 @@ async fn dial<T: Transport>(
                 });
             }
         }
-    }
-}
-
-async fn send_batches<L: Link>(link: L, lane: u8, mut queue: mpsc::UnboundedReceiver<Bulk>) -> Ended {
-    let mut batches = Vec::with_capacity(BATCHES_MAX);
-    loop {
-        if queue.recv_many(&mut batches, BATCHES_MAX).await == 0 {
-            // The queues were replaced; whoever did it ends the link.
-            return std::future::pending().await;
-        }
-        let frame = |bulk| match bulk {
-            Bulk::Batch(batch) => Frame::new(KIND_BATCH, batch.bytes().clone()),
-            Bulk::Message(message) => Frame::new(KIND_MESSAGE, message.encode()),
-        };
-        let frames = batches.drain(..).map(frame).collect();
-        if let Err(error) = link.send(Channel::Lane(lane), frames).await {
-            return error.into();
-        }
-    }
-}
-
-async fn receive_batches<L: Link>(
-    link: L,
-    lane: u8,
-    id: LinkId,
-    cluster: ClusterId,
-    shards: Shards,
-) -> Ended {
-    let from = link.peer();
-    loop {
-        let frame = match link.recv(Channel::Lane(lane)).await {
-            Ok(frame) => frame,
-            Err(error) => return error.into(),
-        };
-        if frame.kind == KIND_MESSAGE {
-            let said = match decode_peer(&frame.body) {
-                Ok(message) if message.lane().is_some() => Input::said(from, id, message),
-                Ok(_) => {
-                    return Ended::Protocol("sent a message for the control stream on a lane".to_owned());
-                }
-                Err(error) => return Ended::Protocol(error.to_string()),
-            };
-            if let Some((shard, input)) = said {
-                shards.tell(shard, input).await;
-            }
-            continue;
-        }
-        if frame.kind != KIND_BATCH {
-            return Ended::Protocol(format!("sent a frame of kind {} on a lane", frame.kind));
-        }
-        // Damage on the way is caught by TLS: what does not verify was sent like that.
-        let batch = match Batch::verify(frame.body, cluster) {
-            Ok(batch) => batch,
-            Err(error) => return Ended::Protocol(format!("sent what is no batch: {error}")),
-        };
-        let shard = batch.header().log.shard;
-        if shards.get(shard).is_none() {
-            return Ended::Protocol(format!("sent a batch of shard {shard}, which does not exist"));
-        }
-        shards.tell(shard, Input::Remote { from, link: id, batch }).await;
     }
 }
 
