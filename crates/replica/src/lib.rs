@@ -1,10 +1,18 @@
 //! The rules of one shard in one region: admission, staging, applying, shipping, barriers, becoming whole.
 //!
 //! [`Replica`] is a state machine: [`Input`]s go in, [`Effect`]s come out. It reads no clock, draws no chance, touches
-//! no file, socket or thread, so that one seed replays a whole cluster. Start with [`Replica`] in `replica.rs`; its
-//! steps stand in `writing.rs`, `applying.rs`, `exchange.rs`, `whole.rs`, `stability.rs` and `barrier.rs`. `state.rs` is what the vector
-//! stands for, `members.rs` what changes
-//! when regions come and go, `admission.rs` what may enter the log, `authority.rs` who logs a session's request, and as what.
+//! no file, socket or thread, so that one seed replays a whole cluster. Start with [`Replica`] in `replica.rs`. Where the
+//! rest stands:
+//!
+//! - writing: `admission.rs` says what may enter the log, `authority.rs` who logs a session's request and as what,
+//!   `writing.rs` and `writer.rs` make batches of it;
+//! - the state, which the vector stands for: `state.rs` over `cells.rs`, `sessions.rs`, `conditionals.rs`, `garbage.rs` and
+//!   `logs.rs`; `table.rs` is what their entries lie in;
+//! - others' logs: `exchange.rs` and `peers.rs` say what is fetched from whom, `intake.rs` holds it, `applying.rs` applies;
+//! - life: `whole.rs` after a start, `stability.rs` for garbage, `members.rs` when regions come and go;
+//! - healing where histories are gone: `cut.rs` reads a state while it goes on, `prints.rs` finds where two differ,
+//!   `fetch.rs` asks for that, `merge.rs` joins it;
+//! - asking: `barrier.rs`, `links.rs`, `progress.rs`, `report.rs`.
 
 mod admission;
 mod applying;
