@@ -40,6 +40,14 @@ pub struct LeafSums {
     pub sums: Vec<u64>,
 }
 
+impl LeafSums {
+    /// The sum of one leaf.
+    #[must_use]
+    pub fn at(&self, leaf: usize) -> u64 {
+        self.sums.get(leaf).copied().unwrap_or(0)
+    }
+}
+
 /// Which entries of a leaf are wanted.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
 pub struct LeafAsk {

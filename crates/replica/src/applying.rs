@@ -228,5 +228,6 @@ impl Replica {
         }
         self.wake_readers(name, before, seq, now);
         self.wake_barriers(self.options.region, name, before, seq);
+        self.go_on_verifying();
     }
 }

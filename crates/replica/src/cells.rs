@@ -12,7 +12,7 @@ use tombolo_codec::{CellName, Kind, ReadValue};
 use tombolo_crdt::{Counter, Dot, Register};
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
-use crate::conditionals::Conditionals;
+use crate::conditionals::{Conditionals, hash_numbers};
 use crate::logs::{LogIndex, LogName, Logs};
 use crate::table::{Named, Table, Tree};
 
@@ -320,6 +320,20 @@ impl Cells {
         let before = if is_new { 0 } else { hash_counter(tenant, key, present, logs) };
         *present = counter;
         tree.change(place, before, hash_counter(tenant, key, present, logs));
+    }
+
+    /// Takes a counter out.
+    pub(crate) fn drop_counter(&mut self, name: &CellKey, logs: &Logs) {
+        if let Some((counter, tree)) = self.counters.remove(name) {
+            tree.change(name.place(), hash_counter(name.tenant, &name.key, &counter, logs), 0);
+        }
+    }
+
+    /// Makes the digests anew.
+    pub(crate) fn recount(&mut self, logs: &Logs) {
+        self.counters.recount(|name, counter| hash_counter(name.tenant, &name.key, counter, logs));
+        self.registers.recount(|name, register| hash_register(name.tenant, &name.key, register));
+        self.conditionals.table.recount(hash_numbers);
     }
 
     /// Takes a register out that another region is known to have let go.

@@ -98,7 +98,7 @@ impl Conditionals {
         self.table.tree().total()
     }
 
-    fn of_session(&self, session: &SessionId) -> Option<&Numbers> {
+    pub(crate) fn of_session(&self, session: &SessionId) -> Option<&Numbers> {
         self.table.get(session.place(), |known| known == session)
     }
 

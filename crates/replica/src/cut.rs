@@ -49,7 +49,7 @@ struct Entry<'a> {
 }
 
 impl State {
-    fn trees(&self) -> [(Section, &Tree, usize); 4] {
+    pub(crate) fn trees(&self) -> [(Section, &Tree, usize); 4] {
         [
             (Section::Counters, self.cells.counters.tree(), self.cells.counters.len()),
             (Section::Registers, self.cells.registers.tree(), self.cells.registers.len()),
@@ -166,7 +166,7 @@ impl Replica {
         self.cuts.of_peers.remove(&id);
     }
 
-    fn open_cut(&mut self) -> CutId {
+    pub(crate) fn open_cut(&mut self) -> CutId {
         self.cuts.last += 1;
         let id = CutId(self.cuts.last);
         self.state.begin_cut(id);

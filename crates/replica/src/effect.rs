@@ -5,7 +5,9 @@ use tombolo_causality::{LogId, RegionId, Seq, Stamp, VersionVector};
 use tombolo_codec::{Batch, PeerMessage, Position, ReadValue, Reject};
 
 use crate::input::{Link, Ticket, WritePart};
+use crate::mend::Mending;
 use crate::merge::Difference;
+use crate::verify::VerifyReport;
 
 /// What a write came to in this shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub enum Answer {
     Written(Result<Outcome, Reject>),
     /// To a read.
     Read(Vec<ReadValue>),
+    /// To a verification.
+    Verified(Result<Box<VerifyReport>, Reject>),
 }
 
 /// Something an operator should know.
@@ -144,6 +148,10 @@ pub enum Effect {
     /// Join this with the state in a checkpoint ([`crate::joined`]), make that durable, let the files of the logs that
     /// moved go on behind it, then say [`crate::Input::Installed`]. Nothing of it may be visible before.
     Install(Box<Difference>),
+    /// Put these entries right in a checkpoint ([`Mending::mend`]), make that durable, then say [`crate::Input::Mended`].
+    Mend(Box<Mending>),
+    /// Say [`crate::Input::Proceed`] once what waits has been handled: there is more to do than one step should take.
+    Proceed,
     /// This shard has caught up with all that any member held when the process started.
     BecameWhole,
     /// Raise a finding.

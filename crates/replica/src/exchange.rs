@@ -6,12 +6,12 @@ use tombolo_codec::{Batch, PeerMessage, Position};
 use tombolo_mutants::{Mutant, is_planted};
 
 use crate::effect::Effect;
-use crate::fetch::Came;
 use crate::held::Held;
 use crate::input::{Link, Now};
 use crate::intake::{Blocked, Receipt};
 use crate::logs::{LogName, log_id};
 use crate::peers::{Cursor, LOAD_BYTES};
+use crate::questions::Came;
 use crate::replica::Replica;
 
 impl Replica {
@@ -45,6 +45,7 @@ impl Replica {
         }
         self.peers.forget_source(region);
         self.end_fetch_from(region);
+        self.end_verifying_with(region);
         self.end_cuts_of(region);
         self.replan();
         self.tell_held_anew(region);
@@ -94,6 +95,7 @@ impl Replica {
         peer.sending.clear();
         self.peers.forget_source(region);
         self.end_fetch_from(region);
+        self.end_verifying_with(region);
         self.end_cuts_of(region);
         self.replan();
     }
@@ -101,12 +103,18 @@ impl Replica {
     /// What a peer says about cuts: its own, that it reads here, or one of its, that is read from here.
     pub(crate) fn cut_said(&mut self, peer: (RegionId, Link), message: PeerMessage, now: Now) {
         let (from, link) = peer;
+        let is_to_verify = self.is_verifying_with(from, link);
         match message {
             PeerMessage::CutAsk { sealed, .. } => self.cut_asked(from, link, &sealed, now),
             PeerMessage::EntriesAsk { cut, section, leaves, .. } => {
                 self.entries_asked(peer, cut, section, &leaves, now);
             }
             PeerMessage::CutDone { cut, .. } => self.cut_done(from, link, cut),
+            PeerMessage::Cut { cut, head, sums, .. } if is_to_verify => self.cut_to_verify(cut, head, sums),
+            PeerMessage::CutRefused { .. } if is_to_verify => self.cut_to_verify_refused(),
+            PeerMessage::Entries { cut, section, entries, unknown, rest, sent, .. } if is_to_verify => {
+                self.entries_to_verify(Came { cut, section, entries, unknown, rest, sent });
+            }
             PeerMessage::Cut { cut, head, sums, .. } => self.cut_opened(peer, cut, head, sums, now),
             PeerMessage::CutRefused { .. } => self.cut_refused(from, link, now),
             PeerMessage::Entries { cut, section, entries, unknown, rest, sent, .. } => {
@@ -328,6 +336,7 @@ impl Replica {
         for (name, before, through) in grown {
             self.wake_barriers(from, name, before, through);
         }
+        self.go_on_verifying();
     }
 
     /// How far every peer has applied this region's log.

@@ -7,25 +7,22 @@
 //! they joined with what is here by then. Meanwhile everything else goes on; an end of the connection just ends it, and
 //! it begins anew. Start with [`Replica::fetch_if_stuck`].
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use tombolo_causality::{HybridClock, RegionId, Seq};
-use tombolo_codec::limits::ENTRIES_LEAVES_MAX;
-use tombolo_codec::{Checkpoint, Entries, LEAVES_COUNT, LeafAsk, LeafSums, PeerMessage, Section};
+use tombolo_codec::{
+    Checkpoint, Entries, LEAVES_COUNT, LeafAsk, LeafSums, PeerMessage, Reject, RejectCode, Section,
+};
 
 use crate::cells::CellKey;
 use crate::effect::Effect;
 use crate::input::{Link, Now};
 use crate::logs::{LogName, log_id};
 use crate::merge::{Absent, Difference};
+use crate::prints::NameRef;
+use crate::questions::{Came, Questions};
 use crate::replica::{Replica, Storage};
 
-/// Questions about entries that may be under way: a share of the bandwidth, not all of it.
-const QUESTIONS_MAX: usize = 4;
-/// About how many entries a question may bring.
-const QUESTION_ENTRIES: u64 = 1_024;
-/// Most digests that one question names.
-const QUESTION_PRINTS_MAX: usize = 8_192;
 /// A peer that says nothing for so long is given up.
 const SILENCE_MS_MAX: u64 = 30_000;
 /// Pause after a peer had no cut to give, or a difference could not be installed.
@@ -67,16 +64,10 @@ enum Step {
 
 #[derive(Debug)]
 struct Fetching {
-    cut: u64,
-    /// Leaves to be asked for.
-    due: VecDeque<(Section, LeafAsk)>,
-    /// Questions under way; they are answered in order.
-    asked: VecDeque<(Section, Vec<LeafAsk>)>,
-    leaves_per_question: usize,
+    questions: Questions,
     /// Registers here that the peer may not know, by digest.
     registers: BTreeMap<u64, CellKey>,
     difference: Difference,
-    entries_count: u64,
 }
 
 /// What waits before another attempt.
@@ -93,10 +84,7 @@ impl Replica {
         let fetch = self.fetches.present.as_ref()?;
         let (entries_count, leaves_count, is_installing) = match &fetch.step {
             Step::Asked => (0, 0, false),
-            Step::Fetching(it) => {
-                let asked_count: usize = it.asked.iter().map(|(_, leaves)| leaves.len()).sum();
-                (it.entries_count, it.due.len() + asked_count, false)
-            }
+            Step::Fetching(it) => (it.questions.entries_count, it.questions.leaves_count(), false),
             Step::Installing { entries_count, .. } => (*entries_count, 0, true),
         };
         Some(FetchReport { from: fetch.source, entries_count, leaves_count, is_installing })
@@ -133,6 +121,8 @@ impl Replica {
         }
         let Some((_, source)) = self.stuck().into_iter().next() else { return };
         let Some(link) = self.peers.peers.get(&source).and_then(|peer| peer.link) else { return };
+        let text = "this shard takes a difference from a peer";
+        self.end_verifying(Reject::new(RejectCode::Busy, text).retry_after_ms(500));
         let sealed = self.state.logs.sealed_logs();
         self.fetches.present = Some(Fetch { source, link, heard_ms: now.monotonic_ms, step: Step::Asked });
         self.send(source, PeerMessage::CutAsk { shard: self.options.shard, sealed });
@@ -204,22 +194,18 @@ impl Replica {
             return;
         };
         let mut fetching = Fetching {
-            cut,
-            due: VecDeque::new(),
-            asked: VecDeque::new(),
-            leaves_per_question: ENTRIES_LEAVES_MAX,
+            questions: Questions::of(cut, sums.as_deref().map(largest)),
             registers: BTreeMap::new(),
             difference: Difference { state: head, absent: Absent::default() },
-            entries_count: 0,
         };
         match sums {
             Some(sums) => self.compare(&sums, &mut fetching),
             None => {
                 fetching.difference.absent = Absent::Unsent;
-                fetching.leaves_per_question = ENTRIES_LEAVES_MAX / 4;
                 for section in Section::ALL {
-                    let ask = |leaf| (section, LeafAsk { leaf: leaf as u16, known: Vec::new() });
-                    fetching.due.extend((0..LEAVES_COUNT).map(ask));
+                    for leaf in 0..LEAVES_COUNT {
+                        fetching.questions.add(section, LeafAsk { leaf: leaf as u16, known: Vec::new() });
+                    }
                 }
             }
         }
@@ -233,26 +219,21 @@ impl Replica {
     fn compare(&mut self, theirs: &[LeafSums], fetching: &mut Fetching) {
         let view = self.state.view_under(&fetching.difference.state);
         let mine = self.state.sums_in(&view);
-        let mut entries_max = 0;
         for mine in &mine {
             let Some(theirs) = theirs.iter().find(|theirs| theirs.section == mine.section) else { continue };
-            entries_max = entries_max.max(theirs.entries_count);
-            let at = |sums: &[u64], leaf: usize| sums.get(leaf).copied().unwrap_or(0);
-            let differ = |&leaf: &usize| at(&mine.sums, leaf) != at(&theirs.sums, leaf);
+            let differ = |&leaf: &usize| mine.at(leaf) != theirs.at(leaf);
             let leaves: Vec<u16> = (0..LEAVES_COUNT).filter(differ).map(|leaf| leaf as u16).collect();
             let mut known: BTreeMap<u16, Vec<u64>> = leaves.iter().map(|&leaf| (leaf, Vec::new())).collect();
-            self.state.each_print(&view, mine.section, &leaves, |leaf, print, register| {
+            self.state.each_print(&view, mine.section, &leaves, |leaf, print, name| {
                 known.entry(leaf).or_default().push(print);
-                if let Some(name) = register {
+                if let NameRef::Register(name) = name {
                     fetching.registers.insert(print, name.clone());
                 }
             });
-            let asks = known.into_iter().map(|(leaf, known)| (mine.section, LeafAsk { leaf, known }));
-            fetching.due.extend(asks);
+            for (leaf, known) in known {
+                fetching.questions.add(mine.section, LeafAsk { leaf, known });
+            }
         }
-        let per_leaf = entries_max.div_ceil(LEAVES_COUNT as u64).max(1);
-        let leaves = usize::try_from(QUESTION_ENTRIES / per_leaf).unwrap_or(1);
-        fetching.leaves_per_question = leaves.clamp(1, ENTRIES_LEAVES_MAX);
     }
 
     /// Asks for what is due, as far as questions may be under way; once all has come, has it installed.
@@ -260,26 +241,8 @@ impl Replica {
         let shard = self.options.shard;
         let Some(Fetch { source, step, .. }) = &mut self.fetches.present else { return };
         let (source, Step::Fetching(fetching)) = (*source, step) else { return };
-        let mut messages = Vec::new();
-        while fetching.asked.len() < QUESTIONS_MAX && !fetching.due.is_empty() {
-            let mut leaves: Vec<LeafAsk> = Vec::new();
-            let section = fetching.due[0].0;
-            let mut prints_count = 0;
-            while let Some((_, next)) = fetching.due.front().filter(|(of, _)| *of == section) {
-                let is_full = leaves.len() >= fetching.leaves_per_question
-                    || (!leaves.is_empty() && prints_count + next.known.len() > QUESTION_PRINTS_MAX);
-                if is_full {
-                    break;
-                }
-                prints_count += next.known.len();
-                let (_, ask) = fetching.due.pop_front().expect("it was seen just now");
-                leaves.push(ask);
-            }
-            fetching.asked.push_back((section, leaves.clone()));
-            messages.push(PeerMessage::EntriesAsk { shard, cut: fetching.cut, section, leaves });
-        }
-        let is_complete = fetching.asked.is_empty() && fetching.due.is_empty();
-        let cut = fetching.cut;
+        let messages = fetching.questions.ask(shard);
+        let (is_complete, cut) = (fetching.questions.is_complete(), fetching.questions.cut);
         messages.into_iter().for_each(|message| self.send(source, message));
         if is_complete {
             self.send(source, PeerMessage::CutDone { shard, cut });
@@ -290,20 +253,8 @@ impl Replica {
     /// Entries have come.
     pub(crate) fn entries_came(&mut self, (from, link): (RegionId, Link), came: Came, now: Now) {
         let Some(Step::Fetching(fetching)) = self.fetch_from(from, link, now) else { return };
-        if fetching.cut != came.cut || fetching.asked.front().is_none_or(|(of, _)| *of != came.section) {
-            return;
-        }
-        let Came { section, entries, unknown, rest, sent, .. } = came;
-        let (_, asked) = fetching.asked.pop_front().expect("it was seen just now");
-        // What did not fit is asked for again; of the first leaf of it a part has come.
-        for mut ask in asked.into_iter().filter(|ask| rest.contains(&ask.leaf)).rev() {
-            if rest.first() == Some(&ask.leaf) {
-                ask.known.extend(&sent);
-            }
-            fetching.due.push_front((section, ask));
-        }
+        let Some((section, entries, unknown)) = fetching.questions.take(came) else { return };
         let Entries { cells, sessions, conditionals } = entries;
-        fetching.entries_count += (cells.len() + sessions.len() + conditionals.len()) as u64;
         let state = &mut fetching.difference.state;
         state.cells.extend(cells);
         state.sessions.extend(sessions);
@@ -324,7 +275,8 @@ impl Replica {
         let Step::Fetching(fetching) = std::mem::replace(&mut fetch.step, installing) else {
             unreachable!("only what was fetched is installed");
         };
-        let Fetching { difference, entries_count, .. } = *fetching;
+        let Fetching { difference, questions, .. } = *fetching;
+        let entries_count = questions.entries_count;
         let is_further = |name: &LogName, end: Seq| end > self.intake.received(*name, &self.state.logs);
         let ends = difference.state.logs.iter().map(|end| ((end.region, end.epoch), end.seq));
         let mut logs: BTreeSet<LogName> =
@@ -391,13 +343,7 @@ impl Replica {
     }
 }
 
-/// An answer with entries.
-#[derive(Debug)]
-pub(crate) struct Came {
-    pub(crate) cut: u64,
-    pub(crate) section: Section,
-    pub(crate) entries: Entries,
-    pub(crate) unknown: Vec<u64>,
-    pub(crate) rest: Vec<u16>,
-    pub(crate) sent: Vec<u64>,
+/// How many entries the largest section has.
+fn largest(sums: &[LeafSums]) -> u64 {
+    sums.iter().map(|sums| sums.entries_count).max().unwrap_or_default()
 }

@@ -1,5 +1,6 @@
 //! What a shard is told: by clients, by its own disk, by peers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,6 +8,8 @@ use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, ShardId, TenantI
 use tombolo_codec::{Batch, Op, PeerMessage, Position, Roster, Schema, SessionPart};
 
 use crate::held::Held;
+use crate::entry::EntryName;
+use crate::mend::Mending;
 use crate::merge::Difference;
 
 /// When a write is answered.
@@ -127,7 +130,7 @@ pub enum Input {
         /// Positions in this shard.
         positions: Vec<Position>,
     },
-    /// The caller of a read or await no longer waits.
+    /// The caller of a read, await or verification no longer waits.
     Cancel {
         /// Whose.
         ticket: Ticket,
@@ -328,6 +331,27 @@ pub enum Input {
         link: Link,
         /// What it said.
         held: Held,
+    },
+    /// Compare this shard with a peer's, entry by entry, while writes go on.
+    Verify {
+        /// Whose answer.
+        ticket: Ticket,
+        /// With whom.
+        peer: RegionId,
+        /// Entries to be replaced by the peer's, if they are damaged; none: nothing is changed.
+        mend: Option<BTreeSet<EntryName>>,
+    },
+    /// What waited has been handled; see [`crate::Effect::Proceed`].
+    Proceed,
+    /// What [`crate::Effect::Mend`] asked for is durable.
+    Mended {
+        /// As it was given.
+        mending: Box<Mending>,
+    },
+    /// What [`crate::Effect::Mend`] asked for cannot be done; nothing has changed.
+    MendFailed {
+        /// Why.
+        text: String,
     },
     /// Look after sessions that have expired and garbage; to be told every second or so.
     Tick,

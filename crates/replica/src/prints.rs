@@ -3,6 +3,7 @@
 //! Mostly both know the same seals, and the digests kept at every write are what is asked for. Else what the unknown
 //! seals fold is hashed anew: one pass over the counters, once a difference, and nothing is changed.
 
+use tombolo_causality::SessionId;
 use tombolo_codec::{Checkpoint, LeafSums, Section};
 use tombolo_crdt::{Counter, Dot};
 
@@ -13,6 +14,15 @@ use crate::merge::{Both, Theirs};
 use crate::sessions::hash_session;
 use crate::state::State;
 use crate::table::{Named, leaf_of, print_of};
+
+/// The name of an entry, where it stands in its table.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum NameRef<'a> {
+    Counter(&'a CellKey),
+    Register(&'a CellKey),
+    Session(&'a SessionId),
+    Conditionals(&'a SessionId),
+}
 
 /// Logs that only the other side has taken over, and where they stand there.
 #[derive(Debug, Default)]
@@ -93,30 +103,33 @@ impl State {
         all
     }
 
-    /// The digest of every entry of some leaves in a view; of registers with the name.
+    /// The digest of every entry of some leaves in a view.
     pub(crate) fn each_print(
         &self,
         view: &View,
         section: Section,
         leaves: &[u16],
-        mut each: impl FnMut(u16, u64, Option<&CellKey>),
+        mut each: impl FnMut(u16, u64, NameRef<'_>),
     ) {
         match section {
             Section::Counters => self.cells.counters.read(leaves, |leaf, name, counter| {
                 let folded = view.counter(counter);
                 let counter = folded.as_ref().unwrap_or(counter);
-                each(leaf, print_of(hash_counter(name.tenant, &name.key, counter, &self.logs)), None);
+                let print = print_of(hash_counter(name.tenant, &name.key, counter, &self.logs));
+                each(leaf, print, NameRef::Counter(name));
             }),
             Section::Registers => self.cells.registers.read(leaves, |leaf, name, register| {
-                each(leaf, print_of(hash_register(name.tenant, &name.key, register)), Some(name));
+                let print = print_of(hash_register(name.tenant, &name.key, register));
+                each(leaf, print, NameRef::Register(name));
             }),
             Section::Sessions => self.sessions.table.read(leaves, |leaf, name, session| {
-                each(leaf, print_of(hash_session(name, session)), None);
+                each(leaf, print_of(hash_session(name, session)), NameRef::Session(name));
             }),
             Section::Conditionals => {
                 self.cells.conditionals.table.read(leaves, |leaf, session, numbers| {
                     let folded = view.numbers(numbers);
-                    each(leaf, print_of(hash_numbers(session, folded.as_ref().unwrap_or(numbers))), None);
+                    let print = print_of(hash_numbers(session, folded.as_ref().unwrap_or(numbers)));
+                    each(leaf, print, NameRef::Conditionals(session));
                 });
             }
         }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use tombolo_causality::{HybridClock, RegionId, Time};
+use tombolo_causality::{HybridClock, RegionId, TenantId, Time};
 use tombolo_codec::{Batch, Checkpoint};
 use tombolo_mutants::{Mutant, is_planted};
 
@@ -19,6 +19,7 @@ use crate::peers::Peers;
 use crate::progress::Progress;
 use crate::stability::Stability;
 use crate::state::State;
+use crate::verify::Verifying;
 use crate::writer::Writer;
 
 /// What keeps this region's own log from being written.
@@ -57,6 +58,7 @@ pub struct Replica {
     pub(crate) cuts: Cuts,
     pub(crate) fetches: Fetches,
     pub(crate) holding: Holding,
+    pub(crate) verifying: Option<Box<Verifying>>,
     pub(crate) effects: VecDeque<Effect>,
 }
 
@@ -88,6 +90,7 @@ impl Replica {
             cuts: Cuts::default(),
             fetches: Fetches::default(),
             holding: Holding::default(),
+            verifying: None,
             effects: VecDeque::new(),
             state,
             options,
@@ -183,7 +186,10 @@ impl Replica {
                 self.read(ticket, reader, now);
             }
             Input::Await { ticket, positions } => self.wait(ticket, positions),
-            Input::Cancel { ticket } => self.waiters.cancel(ticket),
+            Input::Cancel { ticket } => {
+                self.waiters.cancel(ticket);
+                self.cancel_verifying(ticket);
+            }
             Input::Staged { log, through } => self.staged(log, through),
             Input::Durable { log, through } => self.durable((log.region, log.epoch), through, now),
             Input::StorageFailed { log, text } => self.storage_failed((log.region, log.epoch), &text),
@@ -222,11 +228,16 @@ impl Replica {
             Input::Installed { difference } => self.installed(&difference, now),
             Input::InstallFailed { text } => self.install_failed(&text, now),
             Input::HeldThere { from, link, held } => self.held_there(from, link, held),
+            Input::Verify { ticket, peer, mend } => self.verify(ticket, peer, mend),
+            Input::Proceed => self.proceed(),
+            Input::Mended { mending } => self.mended(&mending),
+            Input::MendFailed { text } => self.mend_failed(&text),
             Input::Tick => {
                 self.look_at_queues();
                 self.note_trend(now);
                 self.end_idle_cuts(now);
                 self.look_after_fetch(now);
+                self.look_after_verifying(now);
                 self.tick(now);
             }
             Input::StableAnswered { from, link, roster, log, through, own } => {
@@ -244,6 +255,12 @@ impl Replica {
     #[must_use]
     pub fn checkpoint(&self) -> Checkpoint {
         self.state.dump(self.clock.last())
+    }
+
+    /// Damages a counter in memory, for tests of what finds that; whether there is one of this key.
+    #[doc(hidden)]
+    pub fn damage_counter(&mut self, tenant: TenantId, key: &[u8], by: u64) -> bool {
+        self.state.damage_counter(tenant, key, by)
     }
 
     pub(crate) fn answer(&mut self, ticket: Ticket, answer: Answer) {

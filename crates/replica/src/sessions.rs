@@ -94,7 +94,7 @@ impl Sessions {
         self.table.tree().total()
     }
 
-    fn get(&self, id: &SessionId) -> Option<&Session> {
+    pub(crate) fn get(&self, id: &SessionId) -> Option<&Session> {
         self.table.get(id.place(), |known| known == id)
     }
 
@@ -169,6 +169,13 @@ impl Sessions {
         self.table.drop_where(|id, session| {
             (id.home == home && id.opened < before).then(|| hash_session(id, session))
         });
+    }
+
+    /// Takes a session out.
+    pub(crate) fn drop_session(&mut self, id: &SessionId) {
+        if let Some((session, tree)) = self.table.remove(id) {
+            tree.change(id.place(), hash_session(id, &session), 0);
+        }
     }
 
     /// Raises a session's settled mark; numbers below it are forgotten, as they can only be stale.

@@ -13,7 +13,7 @@ use tombolo_codec::LEAVES_COUNT;
 
 /// Tables that a table is made of.
 pub(crate) const PARTS_COUNT: usize = 256;
-const LEAVES_PER_PART: usize = LEAVES_COUNT / PARTS_COUNT;
+pub(crate) const LEAVES_PER_PART: usize = LEAVES_COUNT / PARTS_COUNT;
 
 /// A name in a table.
 pub(crate) trait Named: Clone + PartialEq {
@@ -250,6 +250,26 @@ impl<K: Named, V: Clone> Table<K, V> {
                 }
             }
         }
+    }
+
+    /// Whether an entry was made, changed or dropped since a cut was opened.
+    pub(crate) fn is_changed_since(&self, id: CutId, name: &K) -> bool {
+        let place = name.place();
+        let cut = self.cuts.iter().find(|cut| cut.id == id);
+        cut.is_none_or(|cut| cut.before[part_of(place)].find(place, |entry| entry.0 == *name).is_some())
+    }
+
+    /// Sums up the digests anew. Cost: one pass over the table.
+    pub(crate) fn recount(&mut self, hash: impl Fn(&K, &V) -> u128) {
+        let mut tree = Tree::default();
+        self.iter().for_each(|(name, value)| tree.change(name.place(), 0, hash(name, value)));
+        self.tree = tree;
+    }
+
+    /// Changes an entry behind the digests' back, as damage in memory does.
+    pub(crate) fn damage(&mut self, name: &K, change: impl FnOnce(&mut V)) -> bool {
+        let found = self.parts[part_of(name.place())].find_mut(name.place(), |entry| entry.0 == *name);
+        found.map(|entry| change(&mut entry.1)).is_some()
     }
 
     /// The next part of a cut that is read in order and once; what was read costs nothing from then on.

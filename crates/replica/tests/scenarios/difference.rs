@@ -28,13 +28,13 @@ fn reader(mut node: Node, end: u64) -> Node {
     node
 }
 
-fn tell(node: &mut Node, from: u16, message: PeerMessage) -> String {
+pub(crate) fn tell(node: &mut Node, from: u16, message: PeerMessage) -> String {
     let (_, input) = Input::said(region(from), Link(1), message).expect("it is for a shard");
     node.handle(input)
 }
 
 /// Carries what is said of cuts to and fro until nobody says more of it; gives what each did.
-fn talk(one: &mut Node, two: &mut Node) -> String {
+pub(crate) fn talk(one: &mut Node, two: &mut Node) -> String {
     let mut out = String::new();
     let is_of_cuts = |message: &PeerMessage| {
         matches!(Input::said(region(1), Link(1), message.clone()), Some((_, Input::Cut { .. })))

@@ -11,7 +11,8 @@ use tombolo_codec::{
     Verb, request_digest,
 };
 use tombolo_replica::{
-    Answer, Difference, Durability, Effect, Input, Link, Now, Options, Replica, Ticket, WritePart,
+    Answer, Difference, Durability, Effect, Input, Link, Mending, Now, Options, Replica, Ticket,
+    VerifyReport, WritePart,
 };
 
 pub(crate) const SHARD: ShardId = ShardId(0);
@@ -87,6 +88,9 @@ pub(crate) struct Node {
     /// What was said of cuts, and what is to be installed.
     pub(crate) said: Vec<PeerMessage>,
     pub(crate) installs: Vec<Difference>,
+    pub(crate) mendings: Vec<Mending>,
+    /// What verifications came to.
+    pub(crate) verified: Vec<VerifyReport>,
     pub(crate) wall: Time,
     /// The incarnations that peers were last asked under.
     asked: Vec<(RegionId, Epoch)>,
@@ -130,6 +134,8 @@ impl Node {
             shipped: Vec::new(),
             said: Vec::new(),
             installs: Vec::new(),
+            mendings: Vec::new(),
+            verified: Vec::new(),
             wall: second(100),
             asked: Vec::new(),
             asked_under: 0,
@@ -283,6 +289,14 @@ impl Node {
     pub(crate) fn effects(&mut self) -> String {
         let mut out = String::new();
         while let Some(effect) = self.replica.poll_effect() {
+            if let Effect::Proceed = effect {
+                let now = self.now();
+                self.replica.handle(Input::Proceed, now);
+                continue;
+            }
+            if let Effect::Answer { answer: Answer::Verified(Ok(report)), .. } = &effect {
+                self.verified.push((**report).clone());
+            }
             if let Effect::Append(batch) = &effect {
                 self.appended.push(batch.clone());
             }
@@ -296,6 +310,8 @@ impl Node {
             out += &line(&effect);
             if let Effect::Install(difference) = effect {
                 self.installs.push(*difference);
+            } else if let Effect::Mend(mending) = effect {
+                self.mendings.push(*mending);
             } else if let Effect::Send { message, .. } = effect {
                 self.said.push(message);
             }
@@ -353,6 +369,15 @@ fn answer_text(answer: &Answer) -> String {
             let values: Vec<String> = outcome.values.iter().flatten().map(ToString::to_string).collect();
             format!("yes at {at}{conditional}{replayed}, values [{}]", values.join(" "))
         }
+        Answer::Verified(Err(reject)) => reject.code.name().to_owned(),
+        Answer::Verified(Ok(report)) => format!(
+            "{} entries, {} rounds, {} in motion, {} damaged, {} mended",
+            report.entries_count,
+            report.rounds_count,
+            report.in_motion_count,
+            report.damaged_count,
+            report.mended_count
+        ),
         Answer::Read(values) => values.iter().map(value_text).collect::<Vec<_>>().join(" "),
     }
 }
@@ -411,6 +436,8 @@ fn line(effect: &Effect) -> String {
             message => format!("send r{peer}: {message:?}"),
         },
         Effect::Install(difference) => format!("install {} cells", difference.state.cells.len()),
+        Effect::Mend(_) => "mend".to_owned(),
+        Effect::Proceed => "proceed".to_owned(),
         Effect::Disconnect { peer, .. } => format!("hang up on r{peer}"),
         Effect::Describe { peer, received, applied, .. } => {
             format!(

@@ -11,3 +11,4 @@ mod peers;
 mod restarts;
 mod sessions;
 mod storage;
+mod verify;
