@@ -8,7 +8,7 @@ use dashmap::DashSet;
 use tokio::sync::{mpsc, watch};
 use tombolo_causality::{LogId, ShardId};
 use tombolo_codec::{Checkpoint, Position, Reject, RejectCode};
-use tombolo_replica::{Difference, Input, Notice, Replica, joined};
+use tombolo_replica::{Difference, Input, Mending, Notice, Replica, joined};
 use tombolo_wal::Errand;
 
 use crate::service::Region;
@@ -104,10 +104,19 @@ async fn keep_one(region: &Region, shard: ShardId, checkpoint: &Arc<Checkpoint>)
     }
 }
 
-/// Installs what shards have fetched, until `stop`.
+/// What has to be durable before it stands in a shard.
+#[derive(Debug)]
+pub(crate) enum Keeping {
+    /// What it has fetched of a peer.
+    Difference(Box<Difference>),
+    /// Entries that were damaged.
+    Mending(Box<Mending>),
+}
+
+/// Makes durable, and installs, what shards have fetched, until `stop`.
 pub(crate) async fn install_all(
     region: Region,
-    mut installs: mpsc::UnboundedReceiver<(ShardId, Box<Difference>)>,
+    mut installs: mpsc::UnboundedReceiver<(ShardId, Keeping)>,
     mut stop: watch::Receiver<bool>,
 ) {
     loop {
@@ -116,10 +125,23 @@ pub(crate) async fn install_all(
             _ = stop.wait_for(|stop| *stop) => return,
             next = installs.recv() => next,
         };
-        let Some((shard, difference)) = next else { return };
-        let input = match install(&region, shard, difference).await {
-            Ok(difference) => Input::Installed { difference },
-            Err(reject) => Input::InstallFailed { text: reject.text },
+        let Some((shard, keeping)) = next else { return };
+        let metrics = &region.shared().outlets.metrics;
+        let input = match keeping {
+            Keeping::Difference(difference) => {
+                metrics.differences_fetched.inc();
+                match install(&region, shard, difference).await {
+                    Ok(difference) => {
+                        metrics.differences_installed.inc();
+                        Input::Installed { difference }
+                    }
+                    Err(reject) => Input::InstallFailed { text: reject.text },
+                }
+            }
+            Keeping::Mending(mending) => match mend(&region, shard, &mending).await {
+                Ok(()) => Input::Mended { mending },
+                Err(reject) => Input::MendFailed { text: reject.text },
+            },
         };
         region.shared().shards.tell(shard, input).await;
     }
@@ -157,6 +179,19 @@ async fn install(
     }
     tracing::info!(%shard, logs_count = moved.ends.len(), "installed a difference");
     Ok(difference)
+}
+
+/// Makes a checkpoint with the right entries durable: a restart must not bring the damage back.
+async fn mend(region: &Region, shard: ShardId, mending: &Mending) -> Result<(), Reject> {
+    let shared = region.shared();
+    let _alone = shared.checkpointing.lock().await;
+    let mut own = read(region, shard).await?;
+    let count = mending.mend(&mut own);
+    let checkpoint = Arc::new(own);
+    keep_one(region, shard, &checkpoint).await?;
+    shared.checkpoints.insert(shard, without_entries(&checkpoint));
+    tracing::warn!(%shard, count, "entries were replaced by what another region holds");
+    Ok(())
 }
 
 fn without_entries(checkpoint: &Checkpoint) -> Checkpoint {

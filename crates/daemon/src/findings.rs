@@ -47,6 +47,7 @@ fn advice(code: &str) -> (&'static str, &'static str) {
         "storage_full" => ("error", "make room on the data directory's disk: df -h"),
         "storage_failed" => ("error", "check the disk (dmesg), then restart the daemon"),
         "rot" | "data_loss" => ("error", "tombolo wal inspect <data directory>"),
+        "damaged_cells" => ("error", "tombolo verify --repair"),
         "fork" | "apply_error" | "misplaced" | "foreign_log" => ("error", "tombolo status"),
         _ => ("warning", "tombolo status"),
     }

@@ -24,6 +24,7 @@ mod shard;
 mod skew;
 mod status;
 mod storage;
+mod verify;
 
 pub use findings::FINDING_CODES;
 pub use serve::{LogFormat, ServeError, ServeOptions, run};

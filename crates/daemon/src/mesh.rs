@@ -303,7 +303,8 @@ impl Mesh {
             let (queue, batches) = mpsc::unbounded_channel();
             lanes.push(queue);
             tasks.spawn(lane::send(link.clone(), lane, batches));
-            tasks.spawn(lane::receive(link.clone(), lane, id, self.own.cluster, self.shards.clone()));
+            let (shards, outlet) = (self.shards.clone(), outlet.clone());
+            tasks.spawn(lane::receive(link.clone(), lane, id, self.own.cluster, shards, outlet));
         }
         outlet.set_queues(Some(Arc::new(LinkQueues {
             link: id,

@@ -63,6 +63,10 @@ pub(crate) struct Metrics {
     pub(crate) batches_shipped: PeerCounter,
     pub(crate) bytes_shipped: PeerCounter,
     pub(crate) reconnects: PeerCounter,
+    pub(crate) differences_fetched: Counter,
+    pub(crate) differences_installed: Counter,
+    pub(crate) entries_fetched: PeerCounter,
+    pub(crate) entries_bytes_fetched: PeerCounter,
 }
 
 impl Metrics {
@@ -76,6 +80,8 @@ impl Metrics {
         let (sessions, conditionals, tombstones) = (Gauge::default(), Gauge::default(), Gauge::default());
         let (batches_shipped, bytes_shipped) = (PeerCounter::default(), PeerCounter::default());
         let reconnects = PeerCounter::default();
+        let (differences_fetched, differences_installed) = (Counter::default(), Counter::default());
+        let (entries_fetched, entries_bytes_fetched) = (PeerCounter::default(), PeerCounter::default());
         r.register("signals", "Ops acknowledged here", signals.clone());
         r.register("signals_applied", "Ops of another region applied here", signals_applied.clone());
         r.register_with_unit(
@@ -119,8 +125,20 @@ impl Metrics {
         r.register("batches_shipped", "Batches sent to the other region", batches_shipped.clone());
         r.register("bytes_shipped", "Bytes of batches sent to the other region", bytes_shipped.clone());
         r.register("link_reconnects", "How often the link to the other region came up", reconnects.clone());
+        let help = "Differences to another region's state that have come, of what nobody keeps as batches";
+        r.register("differences_fetched", help, differences_fetched.clone());
+        let help = "Differences to another region's state that were made durable and installed";
+        r.register("differences_installed", help, differences_installed.clone());
+        let help = "Entries of the other region's state that came, of differences and verifications";
+        r.register("entries_fetched", help, entries_fetched.clone());
+        let help = "Bytes of messages with entries of the other region's state that came";
+        r.register("entries_bytes_fetched", help, entries_bytes_fetched.clone());
         Self {
             registry,
+            differences_fetched,
+            differences_installed,
+            entries_fetched,
+            entries_bytes_fetched,
             signals,
             signals_applied,
             ack_seconds,

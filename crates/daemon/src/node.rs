@@ -7,9 +7,10 @@ use dashmap::DashMap;
 use tokio::sync::{mpsc, oneshot};
 use tombolo_causality::{Epoch, RegionId, Seq, ShardId, VersionVector};
 use tombolo_codec::{Batch, PeerMessage};
-use tombolo_replica::{Difference, Effect, Input, Link, Now, Replica, Ticket};
+use tombolo_replica::{Effect, Input, Link, Now, Replica, Ticket};
 
 use crate::acks::AckBoard;
+use crate::checkpoints::Keeping;
 use crate::findings::Findings;
 use crate::metrics::{Metrics, PeerLabel};
 use crate::shard::{Command, ShardHandle};
@@ -51,6 +52,8 @@ pub(crate) struct PeerOutlet {
     batches: prometheus_client::metrics::counter::Counter,
     bytes: prometheus_client::metrics::counter::Counter,
     signals: prometheus_client::metrics::counter::Counter,
+    entries: prometheus_client::metrics::counter::Counter,
+    entries_bytes: prometheus_client::metrics::counter::Counter,
     age: prometheus_client::metrics::histogram::Histogram,
 }
 
@@ -60,8 +63,8 @@ pub(crate) struct Outlets {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) findings: Arc<Findings>,
     pub(crate) whole_count: AtomicU64,
-    /// Differences that a shard wants to be made durable.
-    pub(crate) installs: mpsc::UnboundedSender<(ShardId, Box<Difference>)>,
+    /// What a shard wants to be made durable before it stands there.
+    pub(crate) installs: mpsc::UnboundedSender<(ShardId, Keeping)>,
     /// Through which batch this region's own log is durable, by shard.
     own_ends: Box<[AtomicU64]>,
     own: (RegionId, Epoch),
@@ -74,7 +77,7 @@ impl Outlets {
         shards_count: u16,
         metrics: Arc<Metrics>,
         findings: Arc<Findings>,
-        installs: mpsc::UnboundedSender<(ShardId, Box<Difference>)>,
+        installs: mpsc::UnboundedSender<(ShardId, Keeping)>,
     ) -> Self {
         Self {
             peers: DashMap::default(),
@@ -98,6 +101,8 @@ impl Outlets {
                 batches: self.metrics.batches_shipped.get_or_create(&label).clone(),
                 bytes: self.metrics.bytes_shipped.get_or_create(&label).clone(),
                 signals: self.metrics.signals_applied.get_or_create(&label).clone(),
+                entries: self.metrics.entries_fetched.get_or_create(&label).clone(),
+                entries_bytes: self.metrics.entries_bytes_fetched.get_or_create(&label).clone(),
                 age: self.metrics.apply_age_seconds.get_or_create(&label).clone(),
                 name: name.to_owned(),
             })
@@ -182,12 +187,23 @@ impl Outlets {
             | Effect::Reached { .. }
             | Effect::Voided { .. }
             | Effect::Load { .. }
-            | Effect::Install(_) => unreachable!("the shard's own task runs these"),
+            | Effect::Install(_)
+            | Effect::Mend(_)
+            | Effect::Proceed => unreachable!("the shard's own task runs these"),
         }
     }
 }
 
 impl PeerOutlet {
+    /// Counts what came of the peer's state.
+    pub(crate) fn count_entries(&self, message: &PeerMessage, bytes: usize) {
+        if let PeerMessage::Entries { entries, .. } = message {
+            let count = entries.cells.len() + entries.sessions.len() + entries.conditionals.len();
+            self.entries.inc_by(count as u64);
+            self.entries_bytes.inc_by(bytes as u64);
+        }
+    }
+
     pub(crate) fn queues(&self) -> Option<Arc<LinkQueues>> {
         self.queues.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }

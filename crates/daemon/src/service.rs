@@ -12,6 +12,7 @@ use tombolo_codec::{
     AwaitScope, Checkpoint, Digest, Op, Position, ReadValue, Reject, RejectCode, SealKey, SessionPart, Token,
     Verb, request_digest,
 };
+use tombolo_gateway::reconciliation::{Reconciliation, Verification, VerifyRequest};
 use tombolo_gateway::regions::{Regions, RegionsRequest};
 use tombolo_gateway::service::{Awaited, Caller, Goal, Identity, ReadRequest, WriteRequest, Written};
 use tombolo_gateway::status::{ShardDigest, Status};
@@ -374,6 +375,14 @@ impl Service for Region {
 
     async fn change_regions(&self, request: RegionsRequest) -> Result<Regions, Reject> {
         self.change_members(request).await
+    }
+
+    async fn verify(&self, request: VerifyRequest) -> Result<Verification, Reject> {
+        crate::verify::verify(self, request).await
+    }
+
+    async fn reconciliation(&self) -> Reconciliation {
+        crate::verify::reconciliation(self).await
     }
 
     async fn checkpoint(&self) -> Result<usize, Reject> {

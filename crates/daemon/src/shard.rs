@@ -4,15 +4,18 @@
 //! room. The task itself never waits for a peer or the disk: batches go to the committer, frames to the link's queues,
 //! whose length the state machine's windows bound.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tombolo_causality::{RegionId, ShardId};
 use tombolo_codec::{Batch, Position, ReadValue, Reject};
-use tombolo_replica::{Answer, Difference, Effect, Input, Now, Outcome, Replica, Ticket, WritePart};
+use tombolo_replica::{
+    Answer, Effect, EntryName, Input, Now, Outcome, Replica, Ticket, VerifyReport, WritePart,
+};
 
+use crate::checkpoints::Keeping;
 use crate::clock::Clock;
 use crate::node::Outlets;
 use crate::storage::Storage;
@@ -43,8 +46,12 @@ pub(crate) enum Command {
     Read { ticket: Ticket, input: Input, reply: oneshot::Sender<Vec<ReadValue>> },
     Await { ticket: Ticket, positions: Vec<Position>, reply: mpsc::UnboundedSender<BarrierEvent> },
     Cancel { ticket: Ticket },
+    Verify { peer: RegionId, mend: Option<BTreeSet<EntryName>>, reply: oneshot::Sender<Verified> },
     Inspect(Look),
 }
+
+/// What a verification came to.
+pub(crate) type Verified = Result<Box<VerifyReport>, Reject>;
 
 /// Looks at a shard in its own task.
 pub(crate) type Look = Box<dyn FnOnce(&mut Replica, Now) + Send>;
@@ -54,6 +61,7 @@ enum Waiting {
     Write(oneshot::Sender<Result<Outcome, Reject>>),
     Read(oneshot::Sender<Vec<ReadValue>>),
     Await(mpsc::UnboundedSender<BarrierEvent>),
+    Verify(oneshot::Sender<Verified>),
 }
 
 /// Where a shard is reached.
@@ -74,7 +82,9 @@ pub(crate) struct ShardTask {
     /// Batches that the committer's queue had no room for, in order.
     held_back: VecDeque<Batch>,
     /// What is to be made durable once every batch before it was handed to the committer.
-    install: Option<Box<Difference>>,
+    install: Option<Keeping>,
+    /// Whether there is more to do, once what waits is handled.
+    proceeds: bool,
 }
 
 impl ShardTask {
@@ -94,6 +104,7 @@ impl ShardTask {
             waiting: BTreeMap::new(),
             held_back: VecDeque::new(),
             install: None,
+            proceeds: false,
         }
     }
 
@@ -139,6 +150,7 @@ impl ShardTask {
                 () = tokio::time::sleep(RETRY_AFTER), if !self.held_back.is_empty() => {}
                 () = tokio::time::sleep(Duration::from_millis(until_flush.unwrap_or_default())),
                     if until_flush.is_some() => now = self.clock.now(),
+                () = std::future::ready(()), if self.proceeds => {}
             }
             // What else waits is handled in the same run, so that one batch and one wake-up serve all of it.
             for _ in 0..RUN_MAX {
@@ -152,14 +164,18 @@ impl ShardTask {
                     break;
                 }
             }
+            // One step a round, however much waits: it is short.
+            if std::mem::take(&mut self.proceeds) {
+                self.replica.handle(Input::Proceed, now);
+            }
             self.replica.flush(now);
             self.run_effects();
             self.offer_held_back();
             if self.held_back.is_empty()
-                && let Some(difference) = self.install.take()
+                && let Some(keeping) = self.install.take()
             {
                 // The daemon is stopping if nobody installs it.
-                let _ = self.outlets.installs.send((self.shard, difference));
+                let _ = self.outlets.installs.send((self.shard, keeping));
             }
         }
     }
@@ -188,6 +204,11 @@ impl ShardTask {
                 self.waiting.remove(&ticket);
                 self.replica.handle(Input::Cancel { ticket }, now);
             }
+            Command::Verify { peer, mend, reply } => {
+                let ticket = self.outlets.ticket();
+                self.waiting.insert(ticket, Waiting::Verify(reply));
+                self.replica.handle(Input::Verify { ticket, peer, mend }, now);
+            }
             Command::Inspect(look) => look(&mut self.replica, now),
         }
     }
@@ -202,7 +223,9 @@ impl ShardTask {
                 Effect::Load { peer, link, log, from, bytes_max } => {
                     self.storage.load(peer, link, log, from, bytes_max);
                 }
-                Effect::Install(difference) => self.install = Some(difference),
+                Effect::Install(difference) => self.install = Some(Keeping::Difference(difference)),
+                Effect::Mend(mending) => self.install = Some(Keeping::Mending(mending)),
+                Effect::Proceed => self.proceeds = true,
                 other => self.outlets.run(self.shard, other),
             }
         }
@@ -233,6 +256,7 @@ impl ShardTask {
             (Some(Waiting::Check(reply)), Answer::Checked(result)) => drop(reply.send(result)),
             (Some(Waiting::Write(reply)), Answer::Written(result)) => drop(reply.send(result)),
             (Some(Waiting::Read(reply)), Answer::Read(values)) => drop(reply.send(values)),
+            (Some(Waiting::Verify(reply)), Answer::Verified(result)) => drop(reply.send(result)),
             (None, _) => {}
             (Some(_), answer) => unreachable!("a ticket is answered in kind, not with {answer:?}"),
         }

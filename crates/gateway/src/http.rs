@@ -43,7 +43,8 @@ const FULL: &[u8] =
 /// Told to who asks for what is not there; the routes of [`http_router`].
 const ROUTES: &str = "there are POST /v1/ops, /v1/sessions, /v1/read, /v1/await; GET /v1/keys/{key}, /v1/status, \
                       /v1/digest, /livez, /readyz, /startupz, /metrics, /version; POST /v1/admin/checkpoint, \
-                      /v1/admin/pause-apply, /v1/admin/resume-apply; GET and POST /v1/admin/regions";
+                      /v1/admin/pause-apply, /v1/admin/resume-apply; GET and POST /v1/admin/regions; \
+                      POST /v1/admin/verify; GET /v1/admin/reconcile";
 
 /// What every handler shares.
 #[derive(Clone)]
@@ -97,6 +98,8 @@ pub fn http_router<S: Service>(service: S, stats: Arc<DoorStats>) -> Router {
         .route("/v1/admin/pause-apply", post(operate::pause::<S>))
         .route("/v1/admin/resume-apply", post(operate::resume::<S>))
         .route("/v1/admin/regions", get(operate::regions::<S>).post(operate::change_regions::<S>))
+        .route("/v1/admin/verify", post(operate::verify::<S>))
+        .route("/v1/admin/reconcile", get(operate::reconciliation::<S>).post(operate::reconciliation::<S>))
         .route("/v1/admin/checkpoint", post(operate::checkpoint::<S>))
         .route("/livez", get(operate::live))
         .route("/readyz", get(operate::ready::<S>))

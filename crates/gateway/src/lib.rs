@@ -9,6 +9,7 @@ mod admission;
 mod connections;
 mod http;
 mod quic_door;
+pub mod reconciliation;
 pub mod regions;
 pub mod resp;
 pub mod service;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tombolo_causality::{ClusterId, Epoch, RegionId, SessionId, Stamp, TenantId, Time};
 use tombolo_codec::{AwaitScope, Laggard, Op, ReadValue, Reject, SealKey, Token};
 
+use crate::reconciliation::{Reconciliation, Verification, VerifyRequest};
 use crate::regions::{Regions, RegionsRequest};
 use crate::status::{ShardDigest, Status};
 
@@ -200,6 +201,14 @@ pub trait Service: Clone + Send + Sync + 'static {
     /// Errors: `precondition` if something has to hold first, with what; `unknown_region`.
     fn change_regions(&self, request: RegionsRequest)
     -> impl Future<Output = Result<Regions, Reject>> + Send;
+
+    /// Compares this region's shards with those of others, while writes go on.
+    ///
+    /// Errors: `unknown_region`; `malformed` if an entry is named that cannot be one.
+    fn verify(&self, request: VerifyRequest) -> impl Future<Output = Result<Verification, Reject>> + Send;
+
+    /// What brings this region to what the others hold.
+    fn reconciliation(&self) -> impl Future<Output = Reconciliation> + Send;
 
     /// Writes a checkpoint of every shard now; answers how many.
     fn checkpoint(&self) -> impl Future<Output = Result<usize, Reject>> + Send;

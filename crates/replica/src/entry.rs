@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 
-use tombolo_causality::{SessionId, TenantId};
+use tombolo_causality::{Epoch, RegionId, SessionId, TenantId, Time};
 use tombolo_codec::checkpoint::{CellContent, CellState, ConditionalState, SessionState};
 use tombolo_codec::{Entries, Kind, Section};
 
@@ -67,6 +68,62 @@ impl EntryName {
             Self::Session(_) => Section::Sessions,
             Self::Conditionals(_) => Section::Conditionals,
         }
+    }
+}
+
+impl fmt::Display for EntryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cell { is_counter, tenant, key } => {
+                let kind = if *is_counter { "counter" } else { "register" };
+                write!(f, "{kind}/{}/", tenant.0)?;
+                key.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+            Self::Session(id) | Self::Conditionals(id) => {
+                let kind = if matches!(self, Self::Session(_)) { "session" } else { "conditionals" };
+                let SessionId { home, epoch, opened, random } = id;
+                write!(f, "{kind}/{home}/{:x}/{:x}/{random:x}", epoch.0, opened.0)
+            }
+        }
+    }
+}
+
+/// A text that names no entry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` names no entry")]
+pub struct EntryNameError(String);
+
+impl FromStr for EntryName {
+    type Err = EntryNameError;
+
+    fn from_str(text: &str) -> Result<Self, EntryNameError> {
+        parsed(text).ok_or_else(|| EntryNameError(text.to_owned()))
+    }
+}
+
+fn parsed(text: &str) -> Option<EntryName> {
+    let parts: Vec<&str> = text.split('/').collect();
+    match parts[..] {
+        [kind @ ("counter" | "register"), tenant, key] => {
+            let bytes = (0..key.len()).step_by(2);
+            let byte = |at: usize| u8::from_str_radix(key.get(at..at + 2)?, 16).ok();
+            let key: Box<[u8]> = bytes.map(byte).collect::<Option<_>>()?;
+            Some(EntryName::Cell {
+                is_counter: kind == "counter",
+                tenant: TenantId(tenant.parse().ok()?),
+                key,
+            })
+        }
+        [kind @ ("session" | "conditionals"), home, epoch, opened, random] => {
+            let id = SessionId {
+                home: RegionId::new(home.parse().ok()?).ok()?,
+                epoch: Epoch(u128::from_str_radix(epoch, 16).ok()?),
+                opened: Time(u64::from_str_radix(opened, 16).ok()?),
+                random: u64::from_str_radix(random, 16).ok()?,
+            };
+            Some(if kind == "session" { EntryName::Session(id) } else { EntryName::Conditionals(id) })
+        }
+        _ => None,
     }
 }
 
@@ -272,5 +329,41 @@ impl State {
         let Self { cells, sessions, logs, .. } = self;
         cells.recount(logs);
         sessions.table.recount(crate::sessions::hash_session);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_reads_as_it_is_written_and_other_texts_are_none() {
+        let id = SessionId {
+            home: RegionId::new(3).unwrap(),
+            epoch: Epoch(u128::MAX),
+            opened: Time(9),
+            random: 7,
+        };
+        let cell =
+            |is_counter, key: &[u8]| EntryName::Cell { is_counter, tenant: TenantId(4), key: Box::from(key) };
+        for name in [
+            cell(true, b"views/1\xff"),
+            cell(false, b""),
+            EntryName::Session(id),
+            EntryName::Conditionals(id),
+        ] {
+            assert_eq!(name.to_string().parse(), Ok(name));
+        }
+        for text in [
+            "",
+            "counter/1",
+            "counter/1/abc",
+            "counter/1/zz",
+            "set/1/aa",
+            "session/0/1/1/1",
+            "counter/1/\u{e9}a",
+        ] {
+            assert!(text.parse::<EntryName>().is_err(), "{text}");
+        }
     }
 }

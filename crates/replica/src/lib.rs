@@ -51,7 +51,7 @@ mod writer;
 mod writing;
 
 pub use effect::{Answer, Effect, Notice, Outcome};
-pub use entry::EntryName;
+pub use entry::{EntryName, EntryNameError};
 pub use fetch::FetchReport;
 pub use held::Held;
 pub use input::{Durability, Input, Link, Now, Options, Ticket, WritePart};

@@ -367,7 +367,12 @@ impl World {
             }
             Effect::BecameWhole => self.became_whole(node, shard),
             Effect::Notice(notice) => self.noticed(node, &notice),
-            Effect::Applied { .. } | Effect::Ack(_) | Effect::Answer { .. } => Ok(()),
+            Effect::Applied { .. }
+            | Effect::Ack(_)
+            | Effect::Answer { .. }
+            // Of verifications, and nobody asks for one here.
+            | Effect::Mend(_)
+            | Effect::Proceed => Ok(()),
         }
     }
 

@@ -3,6 +3,7 @@
 //! What has far to go travels packed, where that makes it shorter: on a path of milliseconds bytes are dearer than the
 //! time of a core, on a short one it is the other way round.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -13,7 +14,7 @@ use tombolo_transport::{Channel, Frame, Link};
 
 use super::pack::{pack, unpack};
 use super::{Ended, KIND_BATCH, KIND_MESSAGE};
-use crate::node::{Bulk, Shards};
+use crate::node::{Bulk, PeerOutlet, Shards};
 
 /// Batches handed to the link in one go.
 const BATCHES_MAX: usize = 64;
@@ -50,6 +51,7 @@ pub(super) async fn receive<L: Link>(
     id: LinkId,
     cluster: ClusterId,
     shards: Shards,
+    outlet: Arc<PeerOutlet>,
 ) -> Ended {
     let from = link.peer();
     loop {
@@ -63,7 +65,10 @@ pub(super) async fn receive<L: Link>(
         };
         if frame.kind == KIND_MESSAGE {
             let said = match decode_peer(&frame.body) {
-                Ok(message) if message.lane().is_some() => Input::said(from, id, message),
+                Ok(message) if message.lane().is_some() => {
+                    outlet.count_entries(&message, frame.body.len());
+                    Input::said(from, id, message)
+                }
                 Ok(_) => {
                     return Ended::Protocol("sent a message for the control stream on a lane".to_owned());
                 }

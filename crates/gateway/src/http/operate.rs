@@ -11,6 +11,7 @@ use super::ops::NoFields;
 use super::problem::Problem;
 use super::{App, body};
 use crate::admission;
+use crate::reconciliation::{Reconciliation, Verification, VerifyRequest};
 use crate::regions::{Regions, RegionsRequest};
 use crate::service::Service;
 use crate::status::{ShardDigest, Status};
@@ -117,6 +118,25 @@ pub(super) async fn change_regions<S: Service>(
     app.admin(&headers)?;
     let request: RegionsRequest = body::json(&headers, body).await?;
     Ok(Json(admission::report(app.service.change_regions(request)).await??))
+}
+
+pub(super) async fn verify<S: Service>(
+    State(app): State<App<S>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Verification>, Problem> {
+    app.admin(&headers)?;
+    let request: VerifyRequest = body::json_or_default(&headers, body).await?;
+    // Comparing all shards takes as long as they are large; the caller may hang up at any time.
+    Ok(Json(app.service.verify(request).await?))
+}
+
+pub(super) async fn reconciliation<S: Service>(
+    State(app): State<App<S>>,
+    headers: HeaderMap,
+) -> Result<Json<Reconciliation>, Problem> {
+    app.admin(&headers)?;
+    Ok(Json(admission::report(app.service.reconciliation()).await?))
 }
 
 #[derive(Debug, Serialize)]

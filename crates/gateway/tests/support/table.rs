@@ -14,6 +14,7 @@ use tombolo_codec::{
     StampSource, Token, Verb,
 };
 use tombolo_gateway::Service;
+use tombolo_gateway::reconciliation::{Reconciliation, Verification, VerifyRequest};
 use tombolo_gateway::regions::{Regions, RegionsRequest};
 use tombolo_gateway::service::{Awaited, Caller, Goal, Identity, ReadRequest, WriteRequest, Written};
 use tombolo_gateway::status::{ClockStatus, ShardDigest, Status};
@@ -311,6 +312,15 @@ impl Service for Table {
             revision: 3,
             standing: "member".into(),
         }
+    }
+
+    async fn verify(&self, _: VerifyRequest) -> Result<Verification, Reject> {
+        Err(Reject::new(RejectCode::UnknownRegion, "there is no other region"))
+    }
+
+    async fn reconciliation(&self) -> Reconciliation {
+        let (schema, region) = ("tombolo.reconcile/v1".to_owned(), self.identity().name.clone());
+        Reconciliation { schema, region, plans: Vec::new() }
     }
 
     async fn regions(&self) -> Regions {
