@@ -13,6 +13,7 @@ mod init;
 mod keys;
 mod lag;
 mod man;
+mod reconcile;
 mod region;
 mod serve;
 mod status;
@@ -74,8 +75,10 @@ enum Command {
     Lag(lag::Arguments),
     /// Say what is wrong with a cluster, what shows it, and what to run next
     Doctor(doctor::Arguments),
-    /// Check that all regions hold the same state
+    /// Prove that all regions hold the same, while they are written to
     Verify(verify::Arguments),
+    /// Show what brings each region to what the others hold
+    Reconcile(reconcile::Arguments),
     /// Read a key
     Get(keys::GetArguments),
     /// Add to a counter and print the write's token
@@ -113,6 +116,7 @@ impl Cli {
             Command::Lag(arguments) => arguments.output.format,
             Command::Doctor(arguments) => arguments.output.format,
             Command::Verify(arguments) => arguments.output.format,
+            Command::Reconcile(arguments) => arguments.output.format,
             Command::Get(arguments) => arguments.output.format,
             Command::Incr(arguments) | Command::Decr(arguments) => arguments.write.output.format,
             Command::Set(arguments) => arguments.write.output.format,
@@ -143,6 +147,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Lag(arguments) => lag::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Reconcile(arguments) => reconcile::run(&arguments),
         Command::Get(arguments) => keys::get(&arguments),
         Command::Incr(arguments) => keys::add(&arguments, keys::Direction::Up),
         Command::Decr(arguments) => keys::add(&arguments, keys::Direction::Down),

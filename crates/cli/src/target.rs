@@ -82,6 +82,17 @@ impl TargetOptions {
         Self { token, ..self.clone() }.one(timeout)
     }
 
+    /// All regions of the cluster, with its admin token unless another one is given.
+    ///
+    /// Errors: as [`Self::every_region`].
+    pub(crate) fn every_region_as_admin(&self, timeout: Duration) -> Result<Vec<Client>, CliError> {
+        let token = match (&self.token, self.load()?) {
+            (None, Some(cluster)) => Some(cluster.admin_token.expose().to_owned()),
+            (given, _) => given.clone(),
+        };
+        Self { token, ..self.clone() }.every_region(timeout)
+    }
+
     /// The cluster directory.
     ///
     /// Errors: [`Exit::Usage`] if none is named.

@@ -17,6 +17,7 @@ const COMMANDS: &[&str] = &[
     "status",
     "lag",
     "verify",
+    "reconcile",
     "get",
     "incr",
     "decr",

@@ -15,6 +15,7 @@ pub const FINDING_CODES: &[&str] = &[
     "checkpoint_failed",
     "clock_ahead",
     "clock_skew",
+    "damaged_cells",
     "data_loss",
     "difference_failed",
     "foreign_log",

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, ShardId, TenantId, Time, VersionVector};
 use tombolo_codec::{Batch, Op, PeerMessage, Position, Roster, Schema, SessionPart};
 
-use crate::held::Held;
 use crate::entry::EntryName;
+use crate::held::Held;
 use crate::mend::Mending;
 use crate::merge::Difference;
 

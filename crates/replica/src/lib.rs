@@ -11,7 +11,8 @@
 //! - others' logs: `exchange.rs` and `peers.rs` say what is fetched from whom, `intake.rs` holds it, `applying.rs` applies;
 //! - life: `whole.rs` after a start, `stability.rs` for garbage, `members.rs` when regions come and go;
 //! - healing where histories are gone: `cut.rs` reads a state while it goes on, `prints.rs` finds where two differ,
-//!   `fetch.rs` asks for that, `merge.rs` joins it;
+//!   `fetch.rs` asks for that by `questions.rs`, `merge.rs` joins it; `plan.rs` says what will be done;
+//! - proof: `verify.rs` and `comparing.rs` find the entry that differs, `entry.rs` and `mend.rs` put it right;
 //! - asking: `barrier.rs`, `links.rs`, `progress.rs`, `report.rs`.
 
 mod admission;
@@ -19,6 +20,7 @@ mod applying;
 mod authority;
 mod barrier;
 mod cells;
+mod comparing;
 mod conditionals;
 mod cut;
 mod effect;

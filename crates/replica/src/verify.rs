@@ -13,18 +13,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tombolo_causality::{RegionId, Seq};
 use tombolo_codec::checkpoint::SealedLog;
-use tombolo_codec::{Checkpoint, LEAVES_COUNT, LeafAsk, LeafSums, PeerMessage, Reject, RejectCode, Section};
+use tombolo_codec::{Checkpoint, LeafSums, PeerMessage, Reject, RejectCode, Section};
 
+use crate::comparing::Comparing;
 use crate::effect::{Answer, Effect};
 use crate::entry::{EntryName, EntryState};
 use crate::input::{Link, Now, Ticket};
 use crate::logs::LogName;
 use crate::mend::{Fix, Mending};
-use crate::prints::View;
-use crate::questions::{Came, Questions};
+use crate::questions::Came;
 use crate::replica::Replica;
 use crate::state::State;
-use crate::table::{CutId, LEAVES_PER_PART, PARTS_COUNT};
+use crate::table::{CutId, PARTS_COUNT};
 
 /// Rounds after which entries that are still in motion are reported as such.
 const ROUNDS_MAX: u32 = 6;
@@ -107,54 +107,6 @@ enum Step {
     Comparing(Box<Comparing>),
     /// The shell makes what was mended durable.
     Mending,
-}
-
-#[derive(Debug)]
-struct Comparing {
-    sums: Vec<LeafSums>,
-    next_part: usize,
-    questions: Questions,
-    /// Entries here that stand in leaves that differ, by digest.
-    names: BTreeMap<(Section, u64), EntryName>,
-    judged: BTreeSet<EntryName>,
-    moving: BTreeSet<EntryName>,
-    /// Leaves whose content contradicts the digest kept of it.
-    wrong: BTreeSet<(Section, u16)>,
-    entries_count: u64,
-}
-
-/// The leaf of a section where what stands here is not what the other side has, or not what was kept.
-struct LeafSum {
-    section: Section,
-    leaf: u16,
-    sum: u64,
-    kept: u64,
-}
-
-impl State {
-    /// The sums of the leaves of one part, made anew; and how many entries stand in it.
-    fn part_sums(&self, part: usize) -> (Vec<LeafSum>, u64) {
-        let first = part * LEAVES_PER_PART;
-        let leaves: Vec<u16> = (first..first + LEAVES_PER_PART).map(|leaf| leaf as u16).collect();
-        let mut entries_count = 0;
-        let mut out = Vec::new();
-        for (section, tree, _) in self.trees() {
-            let mut sums = [0u64; LEAVES_PER_PART];
-            self.each_print(&View::default(), section, &leaves, |leaf, print, _| {
-                let sum = &mut sums[usize::from(leaf) - first];
-                *sum = sum.wrapping_add(print);
-                entries_count += 1;
-            });
-            let kept = |leaf: u16| tree.leaves().get(usize::from(leaf)).copied().unwrap_or(0);
-            let sums = leaves.iter().zip(sums);
-            out.extend(sums.map(|(&leaf, sum)| LeafSum { section, leaf, sum, kept: kept(leaf) }));
-        }
-        (out, entries_count)
-    }
-}
-
-fn at_peer(sums: &[LeafSums], section: Section, leaf: u16) -> u64 {
-    sums.iter().find(|sums| sums.section == section).map_or(0, |sums| sums.at(usize::from(leaf)))
 }
 
 /// Whether a peer's cut holds all of these.
@@ -301,17 +253,7 @@ impl Replica {
         let Step::CatchingUp { cut, sums, .. } = std::mem::replace(&mut it.step, Step::Waiting) else {
             unreachable!("it was seen just now")
         };
-        let entries_max = sums.iter().map(|sums| sums.entries_count).max();
-        it.step = Step::Comparing(Box::new(Comparing {
-            sums,
-            next_part: 0,
-            questions: Questions::of(cut, entries_max),
-            names: BTreeMap::new(),
-            judged: BTreeSet::new(),
-            moving: BTreeSet::new(),
-            wrong: BTreeSet::new(),
-            entries_count: 0,
-        }));
+        it.step = Step::Comparing(Box::new(Comparing::new(cut, sums)));
         it.steps_count += 1;
         self.effects.push_back(Effect::Proceed);
     }
@@ -481,29 +423,6 @@ impl Replica {
         // Acks of a log that was taken over there never come: its cut tells.
         if matches!(self.verifying.as_ref().map(|it| &it.step), Some(Step::Waiting)) {
             self.ask_cut_to_verify();
-        }
-    }
-}
-
-impl Comparing {
-    /// Hashes one part of the tables; what differs there is to be asked for.
-    fn part(&mut self, state: &State, part: usize) {
-        let (sums, entries_count) = state.part_sums(part);
-        self.entries_count += entries_count;
-        for LeafSum { section, leaf, sum, kept } in sums {
-            debug_assert!(usize::from(leaf) < LEAVES_COUNT);
-            if sum != kept {
-                self.wrong.insert((section, leaf));
-            }
-            if sum == at_peer(&self.sums, section, leaf) {
-                continue;
-            }
-            let mut known = Vec::new();
-            state.each_print(&View::default(), section, &[leaf], |_, print, name| {
-                known.push(print);
-                self.names.insert((section, print), EntryName::of(name));
-            });
-            self.questions.add(section, LeafAsk { leaf, known });
         }
     }
 }

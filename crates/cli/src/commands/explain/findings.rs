@@ -45,6 +45,11 @@ pub(super) const FINDINGS: &[FindingText] = &[
         "Correct this machine's clock: chronyc makestep.",
     ),
     text(
+        "damaged_cells",
+        "Entries are not the same here and in another region, and no write can have made them so: memory or a checkpoint is damaged.",
+        "`tombolo verify` says which entries and in which region; `tombolo verify --repair` mends them, and only them.",
+    ),
+    text(
         "data_loss",
         "A range of a log is damaged here and no region that answers holds it.",
         "Bring back a region or a backup that may hold it; `tombolo wal inspect` shows the range.",

@@ -18,16 +18,6 @@ pub(super) enum Verdict {
     Different,
 }
 
-impl Verdict {
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Equal => "equal",
-            Self::Behind => "behind",
-            Self::Different => "DIFFERENT",
-        }
-    }
-}
-
 /// What one region holds of a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Held {
