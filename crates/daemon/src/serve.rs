@@ -280,6 +280,7 @@ fn open_data(
             drift_ms_max: own.max_drift_ms,
             session_numbers_max: own.session_numbers_max,
             window_ms: own.window_seconds.saturating_mul(1_000),
+            peer_limits: replica::PeerLimits::default(),
         };
         recover(&disk, wal, options, findings)
     });

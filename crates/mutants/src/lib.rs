@@ -99,4 +99,37 @@ mutants! {
     CheckpointWithoutSessions = "checkpoint-without-sessions",
     /// The write that arrives last wins (C2).
     LastArrivalWins = "last-arrival-wins",
+    /// A cut reads what has changed since it was opened (C7).
+    CutReadsOn = "cut-reads-on",
+    /// Of a counter that another region sent, its parts stand also where this region holds the longer prefix (C7).
+    ShorterPrefixWins = "shorter-prefix-wins",
+    /// What another region did not send keeps the slots of logs that it has taken over (C7).
+    UnsentNotFolded = "unsent-not-folded",
+    /// A register that another region lacks goes although that region has not seen what wrote it (F11).
+    UnseenRegisterGoes = "unseen-register-goes",
+    /// A register that another region let go stays (C7).
+    DroppedRegisterStays = "dropped-register-stays",
+    /// A register comes back that was let go here (C6).
+    DroppedRegisterReturns = "dropped-register-returns",
+    /// A conditional add of another region is joined although its number is covered (C7).
+    CoveredConditionalJoined = "covered-conditional-joined",
+    /// Floors that another region has acted on are not joined (C7).
+    ForgottenFloorsLost = "forgotten-floors-lost",
+    /// A join moves the vector first, and half of the cells never come (C7, F7).
+    JoinedPiecewise = "joined-piecewise",
+    /// Entries that did not fit into an answer are not asked for again (C7).
+    RestForgotten = "rest-forgotten",
+    /// A difference is installed before the checkpoint that holds it is durable (W1). Planted in the simulator, which
+    /// installs as the daemon does.
+    InstalledBeforeDurable = "installed-before-durable",
+    /// The files of a log do not go on behind a difference (W3). Planted in the simulator, as above.
+    LogsNotAdvanced = "logs-not-advanced",
+    /// A stability record is stated before all members have answered (C6).
+    StableBeforeAnswers = "stable-before-answers",
+    /// A source sends on although a window of batches is not acknowledged (R9).
+    WindowIgnored = "window-ignored",
+    /// A log takes in more than its queue may hold (R9).
+    QueueWithoutBound = "queue-without-bound",
+    /// A cut stays open when the connection of the peer that reads it ends (R9).
+    CutOutlivesLink = "cut-outlives-link",
 }

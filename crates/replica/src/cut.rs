@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use tombolo_causality::{RegionId, Time};
 use tombolo_codec::checkpoint::SealedLog;
-use tombolo_codec::limits::{ENTRIES_BYTES_TARGET, ENTRIES_LEAVES_MAX, FRAME_BYTES_MAX};
+use tombolo_codec::limits::ENTRIES_LEAVES_MAX;
 use tombolo_codec::{Checkpoint, Entries, LeafAsk, LeafSums, PeerMessage, Section};
 
 use crate::cells::{counter_state, hash_counter, hash_register, register_state};
@@ -19,8 +19,6 @@ use crate::sessions::{hash_session, session_state};
 use crate::state::State;
 use crate::table::{CutId, PARTS_COUNT, Tree, print_of};
 
-/// Cuts that peers may have open at once: each keeps a copy of what changes meanwhile.
-const PEER_CUTS_MAX: usize = 4;
 /// A cut of which nothing was asked for so long is closed.
 const PEER_CUT_IDLE_MS_MAX: u64 = 60_000;
 /// What an entry costs beside its keys and values, about.
@@ -39,6 +37,13 @@ struct PeerCut {
 pub(crate) struct Cuts {
     last: u64,
     of_peers: BTreeMap<CutId, PeerCut>,
+}
+
+impl Cuts {
+    /// Whose cuts are open, on which connections.
+    pub(crate) fn of_peers(&self) -> impl Iterator<Item = (RegionId, Link)> + '_ {
+        self.of_peers.values().map(|cut| (cut.peer, cut.link))
+    }
 }
 
 /// An entry with what is needed to send it.
@@ -77,6 +82,14 @@ impl State {
         self.cells.registers.begin_cut(id);
         self.sessions.table.begin_cut(id);
         self.cells.conditionals.table.begin_cut(id);
+    }
+
+    /// Entries copied for open cuts.
+    pub(crate) fn copied_count(&self) -> usize {
+        self.cells.counters.copied_count()
+            + self.cells.registers.copied_count()
+            + self.sessions.table.copied_count()
+            + self.cells.conditionals.table.copied_count()
     }
 
     fn end_cut(&mut self, id: CutId) {
@@ -180,7 +193,7 @@ impl Replica {
         }
         let shard = self.options.shard;
         self.end_cuts_of(from);
-        if self.cuts.of_peers.len() >= PEER_CUTS_MAX {
+        if self.cuts.of_peers.len() >= self.options.peer_limits.cuts_max {
             self.send(from, PeerMessage::CutRefused { shard });
             return;
         }
@@ -220,9 +233,9 @@ impl Replica {
     /// The entries of some leaves that the asker does not know, as many as go into one answer.
     fn entries(&self, id: CutId, section: Section, leaves: &[LeafAsk]) -> PeerMessage {
         let (mut entries, mut unknown, mut rest, mut sent) = (Entries::default(), vec![], vec![], vec![]);
-        let mut bytes = 0;
+        let (mut bytes, bytes_target) = (0, self.options.peer_limits.entries_bytes);
         for ask in leaves.iter().take(ENTRIES_LEAVES_MAX) {
-            if bytes >= ENTRIES_BYTES_TARGET {
+            if bytes >= bytes_target {
                 rest.push(ask.leaf);
                 continue;
             }
@@ -231,7 +244,7 @@ impl Replica {
             self.state.each_in_cut(id, section, ask.leaf, |entry| {
                 if let Some(is_met) = known.get_mut(&entry.print) {
                     *is_met = true;
-                } else if bytes + entry.bytes < FRAME_BYTES_MAX / 4 {
+                } else if bytes == 0 || bytes + entry.bytes < 10 * bytes_target {
                     bytes += entry.bytes;
                     of_leaf.push(entry.print);
                     (entry.put)(&mut entries);
@@ -242,7 +255,7 @@ impl Replica {
             if is_cut_short {
                 rest.push(ask.leaf);
                 sent = of_leaf;
-                bytes = ENTRIES_BYTES_TARGET;
+                bytes = bytes.max(bytes_target);
             } else {
                 unknown.extend(known.into_iter().filter(|(_, is_met)| !is_met).map(|(print, _)| print));
             }

@@ -96,7 +96,9 @@ impl Replica {
         self.peers.forget_source(region);
         self.end_fetch_from(region);
         self.end_verifying_with(region);
-        self.end_cuts_of(region);
+        if !is_planted(Mutant::CutOutlivesLink) {
+            self.end_cuts_of(region);
+        }
         self.replan();
     }
 
@@ -244,10 +246,10 @@ impl Replica {
     pub(crate) fn serve(&mut self, region: RegionId, name: LogName) {
         let end = self.state.logs.held(name);
         let own = self.writer.name();
-        let shard = self.options.shard;
+        let (shard, window_bytes) = (self.options.shard, self.options.peer_limits.window_bytes);
         let Some(peer) = self.peers.peers.get_mut(&region) else { return };
         let (Some(link), Some(cursor)) = (peer.link, peer.sending.get_mut(&name)) else { return };
-        while cursor.next <= end && cursor.has_room() && cursor.loading.is_none() {
+        while cursor.next <= end && cursor.has_room(window_bytes) && cursor.loading.is_none() {
             let recent = if name == own { self.writer.recent(cursor.next) } else { None };
             match recent {
                 Some(batch) => {
@@ -258,7 +260,7 @@ impl Replica {
                     let log = log_id(shard, name);
                     let from = cursor.next;
                     cursor.loading = Some(from);
-                    let bytes_max = LOAD_BYTES;
+                    let bytes_max = LOAD_BYTES.min(window_bytes);
                     self.effects.push_back(Effect::Load { peer: region, link, log, from, bytes_max });
                 }
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, ShardId, TenantId, Time, VersionVector};
+use tombolo_codec::limits::ENTRIES_BYTES_TARGET;
 use tombolo_codec::{Batch, Op, PeerMessage, Position, Roster, Schema, SessionPart};
 
 use crate::entry::EntryName;
@@ -44,6 +45,26 @@ pub struct Options {
     pub session_numbers_max: usize,
     /// For how long anything may be sent again, in milliseconds; see [`Options::window_start`].
     pub window_ms: u64,
+    /// What a peer may cost.
+    pub peer_limits: PeerLimits,
+}
+
+/// What a peer may cost in memory, however slow it is or long away (R9). Small worlds lower them to meet what large
+/// ones do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerLimits {
+    /// Bytes of one log on their way to one peer, not yet acknowledged; and half of what may wait here of one log.
+    pub window_bytes: usize,
+    /// Cuts that peers may have open at once: each keeps a copy of what changes meanwhile.
+    pub cuts_max: usize,
+    /// Bytes at which an answer with entries ends; a leaf alone may have ten times as many.
+    pub entries_bytes: usize,
+}
+
+impl Default for PeerLimits {
+    fn default() -> Self {
+        Self { window_bytes: 1_024 * 1_024, cuts_max: 4, entries_bytes: ENTRIES_BYTES_TARGET }
+    }
 }
 
 impl Options {

@@ -10,14 +10,8 @@ use tombolo_causality::{RegionId, Seq};
 use tombolo_codec::Batch;
 use tombolo_mutants::{Mutant, is_planted};
 
+use crate::input::PeerLimits;
 use crate::logs::{LogName, Logs, Tail};
-use crate::peers::WINDOW_BYTES;
-
-/// A log whose queue is this long takes in no more: each new subscription starts with an empty window at its source,
-/// so windows alone do not bound what gathers here while nothing is applied (R9).
-const QUEUE_BYTES_MAX: usize = 2 * WINDOW_BYTES;
-/// A queue that had no room asks again below this, so that a whole window fits.
-const QUEUE_BYTES_AGAIN: usize = WINDOW_BYTES;
 
 /// What became of a received batch.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,8 +49,8 @@ struct Incoming {
     durable: Seq,
     queue: VecDeque<Batch>,
     queue_bytes: usize,
-    /// Whether batches were dropped for want of room. Then the queue is longer than [`QUEUE_BYTES_AGAIN`]: it will
-    /// fall below, and what was dropped is asked for again.
+    /// Whether batches were dropped for want of room. Then the queue is longer than a window: it will fall below, and
+    /// what was dropped is asked for again.
     is_dropping: bool,
     blocked: Option<Blocked>,
     /// Whether the batch that waits was not taken in.
@@ -65,12 +59,31 @@ struct Incoming {
 }
 
 /// What was received of every log but the one written here.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Intake {
     logs: BTreeMap<LogName, Incoming>,
+    /// A log whose queue is twice this long takes in no more: each new subscription starts with an empty window at its
+    /// source, so windows alone do not bound what gathers here while nothing is applied (R9). It asks again once a
+    /// whole window fits.
+    window_bytes: usize,
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        Self::new(PeerLimits::default().window_bytes)
+    }
 }
 
 impl Intake {
+    pub(crate) fn new(window_bytes: usize) -> Self {
+        Self { logs: BTreeMap::new(), window_bytes }
+    }
+
+    /// The longest queue, in bytes.
+    pub(crate) fn queue_bytes(&self) -> usize {
+        self.logs.values().map(|log| log.queue_bytes).max().unwrap_or(0)
+    }
+
     fn log(&mut self, name: LogName, applied: &Logs) -> &mut Incoming {
         self.logs.entry(name).or_insert_with(|| {
             let end = applied.end(name);
@@ -98,7 +111,8 @@ impl Intake {
             return true;
         }
         // What follows a dropped batch is no gap to ask for at once: it comes again with that.
-        let is_dropped = log.queue_bytes >= QUEUE_BYTES_MAX || (log.is_dropping && seq > log.received.next());
+        let is_full = log.queue_bytes >= 2 * self.window_bytes && !is_planted(Mutant::QueueWithoutBound);
+        let is_dropped = is_full || (log.is_dropping && seq > log.received.next());
         log.is_dropping |= is_dropped;
         is_dropped
     }
@@ -106,7 +120,7 @@ impl Intake {
     /// Whether a log dropped batches and now has room for them, from the one after the last received on; said once.
     pub(crate) fn take_drained(&mut self, name: LogName) -> bool {
         let Some(log) = self.logs.get_mut(&name) else { return false };
-        let is_drained = log.is_dropping && log.queue_bytes < QUEUE_BYTES_AGAIN;
+        let is_drained = log.is_dropping && log.queue_bytes < self.window_bytes;
         log.is_dropping &= !is_drained;
         is_drained
     }

@@ -14,6 +14,7 @@ use tombolo_codec::checkpoint::{
 };
 use tombolo_codec::records::Seal;
 use tombolo_crdt::{Counter, Dot};
+use tombolo_mutants::{Mutant, is_planted};
 
 use crate::cells::{CellKey, counter_of, register_of};
 use crate::garbage::Garbage;
@@ -174,7 +175,8 @@ impl State {
     /// that are sent, the longer prefix of that log replaces the sum; in all others the sum is what both sides have.
     fn fold_theirs(&mut self, both: &Both<'_>) -> Vec<LogName> {
         let new = both.sealed_there();
-        for &name in new.iter().filter(|&&name| both.mine.end(name) > Seq::ZERO) {
+        let is_due = |name: LogName| both.mine.end(name) > Seq::ZERO && !is_planted(Mutant::UnsentNotFolded);
+        for &name in new.iter().filter(|name| is_due(**name)) {
             let into = both.place(Dot { log: name, seq: Seq::ZERO });
             let indexes = (self.logs.index(name), self.logs.index(into.log));
             self.cells.fold((indexes.0, name), (indexes.1, into), &self.logs);
@@ -188,11 +190,11 @@ impl State {
         let floors = other.floors.iter().map(|it| FloorState { dot: placed(&it.dot), ..*it });
         let stables = other.stables.iter();
         let stables = stables.map(|it| StableState { dot: placed(&it.dot), ..it.clone() });
-        let theirs =
-            Garbage::restore(&floors.collect::<Vec<_>>(), &other.forgotten, &stables.collect::<Vec<_>>());
+        let forgotten = if is_planted(Mutant::ForgottenFloorsLost) { &[] } else { &other.forgotten[..] };
+        let theirs = Garbage::restore(&floors.collect::<Vec<_>>(), forgotten, &stables.collect::<Vec<_>>());
         let they_hold = |dot: &Dot<LogName>| both.theirs.holds(*dot);
         self.garbage.join(theirs, they_hold, |dot| both.mine.holds(dot.log, dot.seq));
-        for floor in &other.forgotten {
+        for floor in forgotten {
             self.sessions.forget(floor.home, floor.before);
             self.cells.conditionals.forget(floor.home, floor.before);
         }
@@ -207,7 +209,8 @@ impl State {
             }
         }
         for copy in &other.conditionals {
-            let is_covered = self.sessions.is_covered(&copy.session, copy.number);
+            let is_covered = self.sessions.is_covered(&copy.session, copy.number)
+                && !is_planted(Mutant::CoveredConditionalJoined);
             if !is_covered && !self.garbage.is_forgotten(&copy.session) {
                 let dot = both.place_state(&copy.dot);
                 self.cells.conditionals.join(&ConditionalState { dot, ..copy.clone() });
@@ -217,7 +220,11 @@ impl State {
 
     fn join_cells(&mut self, other: &Difference, both: &Both<'_>) {
         let mut sent = BTreeSet::new();
-        for cell in &other.state.cells {
+        let mut cells = &other.state.cells[..];
+        if is_planted(Mutant::JoinedPiecewise) {
+            cells = &cells[..cells.len().div_ceil(2)];
+        }
+        for cell in cells {
             match &cell.content {
                 CellContent::Counter { .. } => self.join_counter(cell, both),
                 CellContent::Register { .. } => {
@@ -232,9 +239,11 @@ impl State {
                 Absent::Unsent => true,
                 Absent::These(names) => names.contains(&(name.tenant, name.key.clone())),
             };
-            is_absent && !sent.contains(&(name.tenant, &*name.key)) && both.theirs.holds(dot)
+            let is_seen = both.theirs.holds(dot) || is_planted(Mutant::UnseenRegisterGoes);
+            is_absent && !sent.contains(&(name.tenant, &*name.key)) && is_seen
         };
-        if matches!(&other.absent, Absent::These(names) if names.is_empty()) {
+        let is_none = matches!(&other.absent, Absent::These(names) if names.is_empty());
+        if is_none || is_planted(Mutant::DroppedRegisterStays) {
             return;
         }
         let mut gone: Vec<CellKey> = Vec::new();
@@ -265,7 +274,8 @@ impl State {
                 if both.mine.sealed(name).is_some() {
                     continue;
                 }
-                if both.is_longer_there(name) || mine.generation() < greatest {
+                let is_longer = both.is_longer_there(name) || is_planted(Mutant::ShorterPrefixWins);
+                if is_longer || mine.generation() < greatest {
                     joined.insert(log, (up, down));
                 }
             }
@@ -280,7 +290,8 @@ impl State {
         let tenant = TenantId(cell.tenant);
         let is_here = self.cells.register(tenant, &cell.key).is_some();
         // Seen here before, and let go.
-        if !is_here && both.mine.holds(theirs.dot().log, theirs.dot().seq) {
+        let is_seen = both.mine.holds(theirs.dot().log, theirs.dot().seq);
+        if !is_here && is_seen && !is_planted(Mutant::DroppedRegisterReturns) {
             return;
         }
         self.cells.join_register(tenant, &cell.key, theirs);

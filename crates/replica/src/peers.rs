@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tombolo_causality::{Epoch, RegionId, Seq, VersionVector};
 use tombolo_codec::{Roster, Standing};
+use tombolo_mutants::{Mutant, is_planted};
 
 use crate::held::Held;
 use crate::input::Link;
@@ -15,8 +16,6 @@ use crate::intake::Blocked;
 use crate::logs::LogName;
 use crate::progress::Behind;
 
-/// How many bytes of one log may be on their way to one peer, not yet acknowledged.
-pub(crate) const WINDOW_BYTES: usize = 1_024 * 1_024;
 /// How many bytes one read of a log's files asks for.
 pub(crate) const LOAD_BYTES: usize = 512 * 1_024;
 
@@ -37,8 +36,13 @@ impl Cursor {
         Self { next, in_flight: VecDeque::new(), in_flight_bytes: 0, loading: None }
     }
 
-    pub(crate) fn has_room(&self) -> bool {
-        self.in_flight_bytes < WINDOW_BYTES
+    /// Whether less than a window is on its way.
+    pub(crate) fn has_room(&self, window_bytes: usize) -> bool {
+        self.in_flight_bytes < window_bytes || is_planted(Mutant::WindowIgnored)
+    }
+
+    pub(crate) fn in_flight_bytes(&self) -> usize {
+        self.in_flight_bytes
     }
 
     /// Sent and not yet acked.

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use tombolo_causality::ShardId;
 use tombolo_codec::limits::ENTRIES_LEAVES_MAX;
 use tombolo_codec::{Entries, LEAVES_COUNT, LeafAsk, PeerMessage, Section};
+use tombolo_mutants::{Mutant, is_planted};
 
 /// Questions that may be under way: a share of the bandwidth, not all of it.
 const QUESTIONS_MAX: usize = 4;
@@ -99,6 +100,9 @@ impl Questions {
         let (_, asked) = self.asked.pop_front().expect("it was seen just now");
         // What did not fit is asked for again; of the first leaf of it a part has come.
         for mut ask in asked.into_iter().filter(|ask| rest.contains(&ask.leaf)).rev() {
+            if is_planted(Mutant::RestForgotten) {
+                break;
+            }
             if rest.first() == Some(&ask.leaf) {
                 ask.known.extend(&sent);
             }

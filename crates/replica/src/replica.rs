@@ -72,7 +72,7 @@ impl Replica {
         let clock_floor = clock_floor.max(state.logs.clock_of(options.region));
         Self {
             writer: Writer::new(options.cluster, options.shard, own),
-            intake: Intake::default(),
+            intake: Intake::new(options.peer_limits.window_bytes),
             peers: Peers::new(&options.roster, options.region),
             waiters: Waiters::default(),
             clock: HybridClock::restored(options.drift_ms_max, clock_floor),

@@ -3,7 +3,7 @@
 use tombolo_causality::{RegionId, Seq, VersionVector};
 use tombolo_codec::{Digest, Position};
 
-use crate::input::Now;
+use crate::input::{Link, Now};
 use crate::links::LinkFacts;
 use crate::logs::{LogName, log_id};
 use crate::members::MARKER;
@@ -65,7 +65,43 @@ pub struct Report {
     pub peers: Vec<PeerReport>,
 }
 
+/// What peers cost this shard in memory, beside the state itself (R9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Burden {
+    /// Bytes of the longest queue of batches that are not applied yet.
+    pub queue_bytes: usize,
+    /// Most bytes of one log on their way to one peer.
+    pub in_flight_bytes: usize,
+    /// Cursors of peers that are not connected.
+    pub stray_cursors_count: usize,
+    /// Cuts that peers have open.
+    pub cuts_count: usize,
+    /// Of these, cuts whose connection is over.
+    pub stray_cuts_count: usize,
+    /// Entries copied for open cuts because they changed meanwhile.
+    pub copied_entries_count: usize,
+}
+
 impl Replica {
+    /// What peers cost in memory.
+    #[must_use]
+    pub fn burden(&self) -> Burden {
+        let peers = || self.peers.peers.values();
+        let cursors = peers().flat_map(|peer| peer.sending.values());
+        let strays = peers().filter(|peer| peer.link.is_none());
+        let is_stray = |&(peer, link): &(RegionId, Link)| {
+            self.peers.peers.get(&peer).is_none_or(|it| it.link != Some(link))
+        };
+        Burden {
+            queue_bytes: self.intake.queue_bytes(),
+            in_flight_bytes: cursors.map(Cursor::in_flight_bytes).max().unwrap_or(0),
+            stray_cursors_count: strays.map(|peer| peer.sending.len()).sum(),
+            cuts_count: self.cuts.of_peers().count(),
+            stray_cuts_count: self.cuts.of_peers().filter(is_stray).count(),
+            copied_entries_count: self.state.copied_count(),
+        }
+    }
+
     /// What a peer lacks of this region's own log.
     #[must_use]
     pub fn behind(&self, region: RegionId, now: Now) -> Behind {

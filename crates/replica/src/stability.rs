@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use tombolo_causality::{LogId, RegionId, Seq};
 use tombolo_codec::records::{Expire, Seal, Stable};
 use tombolo_codec::{PeerMessage, Position};
+use tombolo_mutants::{Mutant, is_planted};
 
 use crate::input::{Link, Now};
 use crate::logs::log_id;
@@ -174,6 +175,7 @@ impl Replica {
         let Some(round) = &self.stability.round else { return };
         let holds = |seal: &Seal| self.state.logs.holds((seal.region, seal.epoch), seal.end);
         let is_complete = self.peers.peers.keys().all(|region| round.answers.get(region).is_some_and(holds));
+        let is_complete = is_complete || is_planted(Mutant::StableBeforeAnswers);
         if !is_complete || !self.is_whole || self.storage != Storage::Good {
             return;
         }

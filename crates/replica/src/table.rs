@@ -10,6 +10,7 @@
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use tombolo_codec::LEAVES_COUNT;
+use tombolo_mutants::{Mutant, is_planted};
 
 /// Tables that a table is made of.
 pub(crate) const PARTS_COUNT: usize = 256;
@@ -105,6 +106,9 @@ impl<K, V> std::fmt::Debug for Table<K, V> {
 /// Leaves a copy of an entry behind for the cuts that have none yet.
 fn save<K: Named, V: Clone>(cuts: &mut [TableCut<K, V>], place: u64, name: &K, value: Option<&V>) {
     let part = part_of(place);
+    if is_planted(Mutant::CutReadsOn) {
+        return;
+    }
     for cut in cuts.iter_mut().filter(|cut| cut.passed <= part) {
         let is_it = |entry: &(K, Option<V>)| entry.0 == *name;
         if let Entry::Vacant(vacant) = cut.before[part].entry(place, is_it, |entry| entry.0.place()) {
@@ -223,6 +227,11 @@ impl<K: Named, V: Clone> Table<K, V> {
     /// From here on the table as it is now can be read under `id`, until [`Table::end_cut`].
     pub(crate) fn begin_cut(&mut self, id: CutId) {
         self.cuts.push(TableCut { id, before: parts(), passed: 0 });
+    }
+
+    /// Entries copied for open cuts.
+    pub(crate) fn copied_count(&self) -> usize {
+        self.cuts.iter().flat_map(|cut| &cut.before).map(HashTable::len).sum()
     }
 
     pub(crate) fn end_cut(&mut self, id: CutId) {

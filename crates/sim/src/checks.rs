@@ -8,6 +8,8 @@ pub(crate) mod c2;
 pub(crate) mod c2b;
 pub(crate) mod c3;
 pub(crate) mod c4;
+pub(crate) mod c6;
+pub(crate) mod c7;
 pub(crate) mod f27;
 pub(crate) mod f28;
 pub(crate) mod h1;
@@ -17,6 +19,7 @@ pub(crate) mod r2;
 pub(crate) mod r3;
 pub(crate) mod r4;
 pub(crate) mod r8;
+pub(crate) mod r9;
 pub(crate) mod s1;
 pub(crate) mod s2;
 pub(crate) mod s4;
@@ -46,6 +49,7 @@ pub(crate) struct Checks {
     pub(crate) w5: w5::FailedLogs,
     pub(crate) c2: c2::States,
     pub(crate) c2b: c2b::Visible,
+    pub(crate) c6: c6::Greatest,
     pub(crate) h1: h1::Readings,
     pub(crate) r1: r1::Order,
     pub(crate) s2: s2::Forged,
@@ -58,6 +62,7 @@ impl Checks {
             w5: w5::FailedLogs::default(),
             c2: c2::States::default(),
             c2b: c2b::Visible::new(nodes, shards),
+            c6: c6::Greatest::new(nodes, shards),
             h1: h1::Readings::default(),
             r1: r1::Order::new(nodes),
             s2: s2::Forged::default(),
@@ -123,6 +128,7 @@ impl World {
         let vector = self.look_at(node, shard)?;
         self.check_touched(node, shard, &vector)?;
         self.check_raised(node, shard, &vector)?;
+        self.check_written(node, shard, &vector)?;
         if let Some(process) = &mut self.nodes[node].process {
             process.shards[shard].seen = vector;
         }
@@ -158,6 +164,8 @@ impl World {
         for node in (0..self.nodes.len()).filter(|&node| self.nodes[node].is_up()).collect::<Vec<_>>() {
             for shard in 0..usize::from(self.plan.shards) {
                 self.check_digits(node, shard)?;
+                self.check_registers(node, shard)?;
+                self.check_r9(node, shard)?;
             }
         }
         let (node, shard) =

@@ -2,14 +2,14 @@
 
 use tombolo_causality::{LogId, RegionId, Seq};
 use tombolo_codec::{Batch, Checkpoint, Position};
-use tombolo_replica::{Difference, Input, Link, joined};
+use tombolo_replica::{Input, Link};
 use tombolo_wal::{CommitEvent, WalError, write_checkpoint};
 
 use crate::checks::Checked;
 use crate::queue::{MS, Micros};
 use crate::rare::Rare;
 use crate::sabotage::Sabotage;
-use crate::world::{CLUSTER, Event, World, shard_of};
+use crate::world::{CLUSTER, Event, World};
 
 /// Time between two attempts to write what found no space.
 const RETRY_SPACE_EVERY: Micros = 100 * MS;
@@ -109,7 +109,7 @@ impl World {
     }
 
     /// Passes a commit thread's events on, unless the power went meanwhile: then nobody hears of them.
-    fn tell(&mut self, node: usize, events: Vec<CommitEvent>) -> Checked {
+    pub(crate) fn tell(&mut self, node: usize, events: Vec<CommitEvent>) -> Checked {
         if self.is_power_gone(node) {
             return Ok(());
         }
@@ -247,59 +247,6 @@ impl World {
         Ok(())
     }
 
-    /// Makes a checkpoint with what was fetched durable, then lets the logs go on behind it, as the daemon does.
-    pub(crate) fn install(&mut self, node: usize, shard: usize, difference: Box<Difference>) -> Checked {
-        let id = shard_of(shard);
-        let life = self.nodes[node].life;
-        let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
-        let thread = process.thread_of(id);
-        // What was handed to the commit thread before comes first.
-        if !process.threads[thread].inbox.is_empty() {
-            self.queue.after(50, Event::Install { node, life, shard, difference });
-            return Ok(());
-        }
-        let own = process.shards[shard].replica.checkpoint();
-        let failed = |text: String| Input::InstallFailed { text };
-        let (checkpoint, moved) = match joined(&own, &difference) {
-            Ok(joined) => joined,
-            Err(error) => return self.input(node, shard, failed(error.to_string())),
-        };
-        let bytes = checkpoint.encode(CLUSTER, id).map_err(|error| error.to_string())?;
-        let disk = self.nodes[node].disk.clone();
-        let written = write_checkpoint(&disk, id, &bytes);
-        if self.is_power_gone(node) {
-            return Ok(());
-        }
-        if let Err(error) = written {
-            self.check_refused_checkpoint(&error)?;
-            return self.input(node, shard, failed(error.to_string()));
-        }
-        let mut events = Vec::new();
-        let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
-        process.checkpoints.insert(id, without_entries(checkpoint));
-        for end in &moved.ends {
-            let log = LogId { shard: id, region: end.region, epoch: end.epoch };
-            // A log that fails here takes no more batches; the next one tells.
-            let _ = process.threads[thread].group.advance(log, end.into(), &mut |event| events.push(event));
-        }
-        if self.is_power_gone(node) {
-            return Ok(());
-        }
-        for end in &moved.ends {
-            let log = LogId { shard: id, region: end.region, epoch: end.epoch };
-            self.truth.synced(node, log, end.seq);
-            self.note_jump(node, log, end.seq);
-        }
-        for &(region, epoch) in &moved.sealed {
-            let log = LogId { shard: id, region, epoch };
-            let end = self.truth.seals.get(&log).map_or(Seq::ZERO, |&(end, ..)| end);
-            self.truth.synced(node, log, end);
-        }
-        self.tell(node, events)?;
-        self.rare.count(Rare::DifferenceInstalled);
-        self.input(node, shard, Input::Installed { difference })
-    }
-
     fn prune(&mut self, node: usize, shard: tombolo_causality::ShardId, checkpoint: Checkpoint) -> Checked {
         let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
         let Some(before) = process.checkpoints.insert(shard, without_entries(checkpoint)) else {
@@ -332,7 +279,7 @@ impl World {
     }
 }
 
-fn without_entries(checkpoint: Checkpoint) -> Checkpoint {
+pub(crate) fn without_entries(checkpoint: Checkpoint) -> Checkpoint {
     let Checkpoint { clock, logs, sealed, .. } = checkpoint;
     Checkpoint { clock, logs, sealed, ..Checkpoint::default() }
 }

@@ -75,7 +75,8 @@ impl World {
             }
             Fault::Pause => {
                 let (peer, life) = (region_of(other), self.nodes[node].life);
-                let delay = self.chance.range(100, 4_000) * MS;
+                let most = if self.chance.percent(25) { 12_000 } else { 4_000 };
+                let delay = self.chance.range(100, most) * MS;
                 self.queue.after(delay, Event::Resume { node, life, peer });
                 self.pause(node, peer, true)?;
             }

@@ -17,6 +17,7 @@ mod clients;
 mod commit;
 mod cut_disk;
 mod faults;
+mod installs;
 mod mesh;
 mod net;
 mod node;

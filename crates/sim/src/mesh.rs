@@ -128,6 +128,7 @@ impl World {
         process.links.remove(&peer);
         self.rare.count(Rare::LinkLost);
         let life = self.nodes[node].life;
+        self.count_given_up(node, peer);
         self.input_all(node, || Input::PeerDown { peer: region_of(peer), link })?;
         if self.chance.percent(30) {
             // What was read from the old connection before its end may stand in an inbox behind that end.
@@ -400,6 +401,7 @@ impl World {
         let (to, peer) = (peer, node_of(peer));
         if self.is_present(node, peer, link) {
             self.trace(|| format!("region {} says to {to}: {message:?}", region_of(node)));
+            self.note_said(node, peer, &message);
             self.send(node, peer, CONTROL, Frame::Message(message));
         }
     }

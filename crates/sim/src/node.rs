@@ -84,6 +84,8 @@ pub(crate) struct Shard {
     /// What was last seen applied, per log.
     pub(crate) seen: VersionVector,
     pub(crate) barriers: BTreeMap<Ticket, tombolo_codec::Position>,
+    /// Whether its last install failed.
+    pub(crate) has_failed_install: bool,
 }
 
 /// One commit thread: it takes what waits, writes it, syncs, tells, and begins again.

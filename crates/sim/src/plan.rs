@@ -2,6 +2,8 @@
 //!
 //! Each kind of fault is off in about a third of the seeds: a fault that never rests hides what only its absence shows.
 
+use tombolo_replica::PeerLimits;
+
 use crate::chance::Chance;
 use crate::queue::{MS, Micros, SECOND};
 use crate::sabotage::Sabotage;
@@ -98,6 +100,10 @@ pub(crate) struct Plan {
     pub(crate) is_pruning: bool,
     /// Whether logs are pruned although a member lacks what goes.
     pub(crate) is_retention_short: bool,
+    /// What a peer may cost: often so little that small worlds meet the bounds.
+    pub(crate) peer_limits: PeerLimits,
+    /// Keys of each kind that all clients share.
+    pub(crate) keys: u64,
     pub(crate) clients: usize,
     pub(crate) think: Micros,
     pub(crate) timeout: Micros,
@@ -145,6 +151,19 @@ impl Plan {
             paths.push(nodes.iter().map(|_| path(chance)).collect());
         }
         let clients = chance.range(3, 12);
+        let is_retention_short = chance.percent(50);
+        let mut peer_limits = PeerLimits { cuts_max: chance.index(3) + 1, ..PeerLimits::default() };
+        if chance.percent(50) {
+            peer_limits.window_bytes = 3_000 + chance.index(30_000);
+        }
+        if chance.percent(50) {
+            peer_limits.entries_bytes = 200 + chance.index(1_800);
+        }
+        peer_limits.window_bytes = suit.window_bytes.unwrap_or(peer_limits.window_bytes);
+        // Where tombstones go soon and histories too, one region may miss that the other let go.
+        let is_hasty = suit.is_retention_short == Some(true) || chance.percent(40);
+        let window = if is_hasty { chance.range(4, 6) } else { chance.range(4, 20) } * SECOND;
+        let checkpoint_ms = if is_hasty { chance.range(1_000, 4_000) } else { chance.range(1_500, 15_000) };
         Self {
             shards: u16::try_from(chance.range(1, 4)).expect("four at most"),
             threads: chance.index(2) + 1,
@@ -153,10 +172,12 @@ impl Plan {
             segment_bytes: chance.range(2_000, 60_000),
             session_numbers_max: chance.index(60) + 8,
             journal_bytes: chance.range(10_000, 120_000),
-            window: if is_expiring { chance.range(4, 20) * SECOND } else { 86_400 * SECOND },
-            checkpoint_every: has_checkpoints.then(|| chance.range(1_500, 15_000) * MS),
-            is_pruning: has_checkpoints && chance.percent(80),
-            is_retention_short: chance.percent(50),
+            window: if is_expiring { window } else { 86_400 * SECOND },
+            checkpoint_every: has_checkpoints.then_some(checkpoint_ms * MS),
+            is_pruning: has_checkpoints && (chance.percent(80) || suit.is_retention_short == Some(true)),
+            is_retention_short: suit.is_retention_short.unwrap_or(is_retention_short),
+            peer_limits,
+            keys: if chance.percent(50) { 4 } else { chance.range(20, 100) },
             clients: usize::try_from(clients).expect("a few"),
             think: clients * SECOND / 55,
             timeout: chance.range(200, 2_000) * MS,

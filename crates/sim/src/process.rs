@@ -67,6 +67,7 @@ impl World {
             drift_ms_max: DRIFT_MS_MAX,
             session_numbers_max: self.plan.session_numbers_max,
             window_ms: self.plan.window / MS,
+            peer_limits: self.plan.peer_limits,
         }
     }
 
@@ -202,6 +203,7 @@ impl World {
                 paused: BTreeSet::new(),
                 seen: VersionVector::new(),
                 barriers: BTreeMap::new(),
+                has_failed_install: false,
             });
         }
         let others = (0..self.nodes.len()).filter(|&other| other != node);

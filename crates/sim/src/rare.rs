@@ -38,6 +38,32 @@ pub enum Rare {
     DifferenceFetched,
     /// It was installed.
     DifferenceInstalled,
+    /// A process ended between the checkpoint with a difference and the logs that go on behind it.
+    InstallCutShort,
+    /// A difference was not installed because the disk was full or failed.
+    InstallRefused,
+    /// After that, one was.
+    InstallRetried,
+    /// What was being fetched went with its connection.
+    FetchGivenUp,
+    /// A region that came without any history was given it.
+    SnapshotInstalled,
+    /// A difference came from a region that knew seals of logs that stood here.
+    DifferenceFolded,
+    /// A difference came without digests: the asker knew seals that the other region did not.
+    DifferenceUnsummed,
+    /// A region had no cut to give.
+    CutRefused,
+    /// Entries did not fit into one answer.
+    EntriesSplit,
+    /// A register went because another region had let it go.
+    AbsentDropped,
+    /// A difference was installed while conditional adds waited.
+    InstalledAmidConditionals,
+    /// A window of batches to a peer was full.
+    WindowFull,
+    /// A queue of batches that could not be applied was full.
+    QueueFull,
     /// A seal waited for the log that it takes over.
     SealWaited,
     /// A region wrote while it was not whole.
@@ -100,7 +126,7 @@ pub enum Rare {
 
 impl Rare {
     /// All of them, in order.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 59] = [
         Self::PowerCut,
         Self::PowerCutInside,
         Self::PowerCutInRecovery,
@@ -118,6 +144,19 @@ impl Rare {
         Self::Pruned,
         Self::DifferenceFetched,
         Self::DifferenceInstalled,
+        Self::InstallCutShort,
+        Self::InstallRefused,
+        Self::InstallRetried,
+        Self::FetchGivenUp,
+        Self::SnapshotInstalled,
+        Self::DifferenceFolded,
+        Self::DifferenceUnsummed,
+        Self::CutRefused,
+        Self::EntriesSplit,
+        Self::AbsentDropped,
+        Self::InstalledAmidConditionals,
+        Self::WindowFull,
+        Self::QueueFull,
         Self::SealWaited,
         Self::WroteNotWhole,
         Self::BecameWhole,

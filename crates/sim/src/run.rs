@@ -109,6 +109,10 @@ fn check_healed(world: &mut World) -> Checked {
     world.check_c1()?;
     world.check_missing()?;
     for shard in 0..usize::from(world.plan.shards) {
+        for node in 0..world.nodes.len() {
+            world.check_registers(node, shard)?;
+            world.check_r9(node, shard)?;
+        }
         let node = world.chance.index(world.nodes.len());
         world.check_replay(node, shard)?;
         world.check_c3(node, shard)?;

@@ -11,6 +11,8 @@ pub(crate) struct Suit {
     pub(crate) faults: &'static [Fault],
     pub(crate) has_checkpoints: Option<bool>,
     pub(crate) is_expiring: Option<bool>,
+    pub(crate) is_retention_short: Option<bool>,
+    pub(crate) window_bytes: Option<usize>,
 }
 
 impl Suit {
@@ -38,9 +40,48 @@ impl Suit {
             Some(Mutant::CutAtFirstBadDigest) => (&[Fault::Rot], Some(false), None),
             Some(Mutant::JournalRecycledEarly | Mutant::RedoSkipped) => (&[Fault::PowerCut], None, None),
             Some(Mutant::CheckpointWithoutSessions) => (&[Fault::Kill], Some(true), None),
+            Some(it) if Self::is_of_differences(it) => {
+                (&[Fault::Isolate, Fault::Restore, Fault::Kill], Some(true), None)
+            }
+            Some(Mutant::StableBeforeAnswers) => (&[Fault::Isolate, Fault::CutBothWays], None, Some(true)),
+            Some(Mutant::WindowIgnored | Mutant::QueueWithoutBound) => {
+                (&[Fault::Isolate, Fault::Pause, Fault::Break], None, None)
+            }
             _ => (&[], None, None),
         };
-        Self { faults, has_checkpoints, is_expiring }
+        let is_retention_short = mutant.is_some_and(Self::is_of_differences).then_some(true);
+        let is_expiring = is_expiring.or(match mutant {
+            Some(
+                Mutant::UnseenRegisterGoes
+                | Mutant::DroppedRegisterStays
+                | Mutant::DroppedRegisterReturns
+                | Mutant::ForgottenFloorsLost,
+            ) => Some(true),
+            _ => None,
+        });
+        let is_of_bounds = matches!(mutant, Some(Mutant::WindowIgnored | Mutant::QueueWithoutBound));
+        let window_bytes = is_of_bounds.then_some(1_500);
+        Self { faults, has_checkpoints, is_expiring, is_retention_short, window_bytes }
+    }
+
+    /// Whether it shows only where histories are gone.
+    fn is_of_differences(mutant: Mutant) -> bool {
+        matches!(
+            mutant,
+            Mutant::CutReadsOn
+                | Mutant::ShorterPrefixWins
+                | Mutant::UnsentNotFolded
+                | Mutant::UnseenRegisterGoes
+                | Mutant::DroppedRegisterStays
+                | Mutant::DroppedRegisterReturns
+                | Mutant::CoveredConditionalJoined
+                | Mutant::ForgottenFloorsLost
+                | Mutant::JoinedPiecewise
+                | Mutant::RestForgotten
+                | Mutant::InstalledBeforeDurable
+                | Mutant::LogsNotAdvanced
+                | Mutant::CutOutlivesLink
+        )
     }
 
     /// Makes sure of the faults.

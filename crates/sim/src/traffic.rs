@@ -138,7 +138,7 @@ impl World {
         let (prefix, verb) = match chance.below(20) {
             0..=8 => ("c", Verb::Add { delta: i64::try_from(chance.below(9)).expect("small") - 4 }),
             9 => ("c", Verb::Delete { kind: Some(Kind::Counter), stamp: stamp(chance) }),
-            10 => ("r", Verb::Delete { kind: None, stamp: stamp(chance) }),
+            10..=12 => ("r", Verb::Delete { kind: None, stamp: stamp(chance) }),
             _ => {
                 let value = Bytes::from(vec![b'a' + chance.below(26) as u8; chance.index(40)]);
                 let expires_at = chance.percent(15).then(|| Time(wall.0 + chance.below(1 << 35)));
@@ -147,7 +147,7 @@ impl World {
         };
         // Some keys are of both kinds.
         let prefix = if chance.percent(5) { "x" } else { prefix };
-        Op { key: Bytes::from(format!("{prefix}{}", chance.below(4))), verb }
+        Op { key: Bytes::from(format!("{prefix}{}", chance.below(self.plan.keys))), verb }
     }
 
     /// Sends an open request again: home, or wherever; or gives it up.

@@ -27,6 +27,8 @@ pub(crate) struct Truth {
     pub(crate) numbers: BTreeMap<NumberKey, Vec<(LogId, Seq)>>,
     /// By the log taken over: its end, and where that stands.
     pub(crate) seals: BTreeMap<LogId, (Seq, LogId, Seq)>,
+    /// Of the longest batch.
+    pub(crate) batch_bytes_max: usize,
 }
 
 impl Truth {
@@ -53,6 +55,7 @@ impl Truth {
             let sealed = LogId { shard: log.shard, region: seal.region, epoch: seal.epoch };
             self.seals.insert(sealed, (seal.end, log, seq));
         }
+        self.batch_bytes_max = self.batch_bytes_max.max(batch.bytes().len());
         self.batches.insert((log, seq), batch.clone());
     }
 

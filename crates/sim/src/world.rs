@@ -1,8 +1,8 @@
 //! [`World`]: all nodes, the network between them, their clients, and what is due next.
 //!
 //! It takes the next event, hands it on, runs the effects of whatever replica it touched, and lets the checkers look.
-//! Start at [`World::step`]. What each kind of event does stands in `process.rs`, `commit.rs`, `mesh.rs`, `clients.rs`
-//! and `faults.rs`.
+//! Start at [`World::step`]. What each kind of event does stands in `process.rs`, `commit.rs`, `installs.rs`, `mesh.rs`,
+//! `clients.rs` and `faults.rs`.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +14,7 @@ use crate::chance::{Chance, EventHash};
 use crate::checks::{Checked, Checks};
 use crate::clients::Clients;
 use crate::cut_disk::CutDisk;
+use crate::installs::Install;
 use crate::net::Net;
 use crate::node::{Node, WallClock};
 use crate::plan::{Fault, Plan};
@@ -57,6 +58,7 @@ pub(crate) enum Event {
     CheckAll,
     KeepImage { node: usize },
     Install { node: usize, life: u64, shard: usize, difference: Box<Difference> },
+    Advance { node: usize, life: u64, shard: usize, install: Box<Install> },
 }
 
 pub(crate) struct World {
@@ -236,6 +238,13 @@ impl World {
             }
             Event::Install { node, life, shard, difference } if self.is_alive(node, life) => {
                 self.install(node, shard, difference)
+            }
+            Event::Advance { node, life, shard, install } if self.is_alive(node, life) => {
+                self.advance(node, shard, *install)
+            }
+            Event::Advance { .. } => {
+                self.rare.count(Rare::InstallCutShort);
+                Ok(())
             }
             Event::CheckAll => self.check_all(),
             Event::KeepImage { node } => {

@@ -11,7 +11,7 @@ use tombolo_codec::{
     Verb, request_digest,
 };
 use tombolo_replica::{
-    Answer, Difference, Durability, Effect, Input, Link, Mending, Now, Options, Replica, Ticket,
+    Answer, Difference, Durability, Effect, Input, Link, Mending, Now, Options, PeerLimits, Replica, Ticket,
     VerifyReport, WritePart,
 };
 
@@ -119,6 +119,7 @@ pub(crate) fn options(id: u16, epoch: u128, members: &[u16]) -> Options {
         drift_ms_max: 500,
         session_numbers_max: 3,
         window_ms: 86_400_000,
+        peer_limits: PeerLimits::default(),
     }
 }
 

@@ -58,6 +58,11 @@ impl World {
 
     pub(crate) fn check_replay(&mut self, node: usize, shard: usize) -> Checked {
         let Some(live) = self.nodes[node].replica(shard) else { return Ok(()) };
+        self.compare_with_logs(node, shard, live).map_err(|why| format!("C2: {why}"))
+    }
+
+    /// Compares a state with what replaying all that its vector covers gives.
+    pub(crate) fn compare_with_logs(&self, node: usize, shard: usize, live: &Replica) -> Checked {
         let report = live.report(Now::default());
         let id = shard_of(shard);
         let mut fresh = Replica::open(self.options(node, id, Epoch(1)), None);
@@ -70,13 +75,13 @@ impl World {
         for batch in logs.into_values().rev().flatten() {
             let position = Position { log: batch.header().log, seq: batch.header().seq };
             if live.covers(&position) {
-                fresh.replay(batch).map_err(|why| format!("C2: replay: {why}"))?;
+                fresh.replay(batch).map_err(|why| format!("replay: {why}"))?;
             }
         }
         let again = fresh.report(Now::default());
         if (&again.vector, again.digest) != (&report.vector, report.digest) {
             return Err(format!(
-                "C2: shard {shard} of region {} is not what its logs say: {:?} against {:?}",
+                "shard {shard} of region {} is not what its logs say: {:?} against {:?}",
                 region_of(node),
                 again.vector,
                 report.vector

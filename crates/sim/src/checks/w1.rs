@@ -40,6 +40,7 @@ impl World {
             self.checks.w1.0[node].retain(|log, _| !ours(log));
             self.truth.held[node].retain(|log, _| !ours(log));
             self.checks.c2b.forget(node, shard);
+            self.checks.c6.forget(node, shard);
         } else {
             for (&log, &seq) in self.checks.w1.0[node].iter().filter(|(log, _)| ours(log)) {
                 if !found.replica.holds(log, seq) {
