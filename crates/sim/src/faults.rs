@@ -104,7 +104,9 @@ impl World {
 
     /// Parts a region from all others, but perhaps one.
     fn isolate(&mut self, node: usize, but: Option<usize>) {
-        let delay = self.chance.range(500, 12_000) * MS;
+        // Longer than histories are kept, every now and then.
+        let (least, most) = if self.chance.percent(25) { (8_000, 25_000) } else { (500, 12_000) };
+        let delay = self.chance.range(least, most) * MS;
         for other in (0..self.nodes.len()).filter(|&other| other != node && Some(other) != but) {
             self.cut_for(node, other, delay);
             self.cut_for(other, node, delay);

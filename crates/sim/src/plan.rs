@@ -177,7 +177,7 @@ impl Plan {
             is_pruning: has_checkpoints && (chance.percent(80) || suit.is_retention_short == Some(true)),
             is_retention_short: suit.is_retention_short.unwrap_or(is_retention_short),
             peer_limits,
-            keys: if chance.percent(50) { 4 } else { chance.range(20, 100) },
+            keys: if chance.percent(50) && !suit.is_calm { 4 } else { chance.range(20, 100) },
             clients: usize::try_from(clients).expect("a few"),
             think: clients * SECOND / 55,
             timeout: chance.range(200, 2_000) * MS,

@@ -13,6 +13,8 @@ pub(crate) struct Suit {
     pub(crate) is_expiring: Option<bool>,
     pub(crate) is_retention_short: Option<bool>,
     pub(crate) window_bytes: Option<usize>,
+    /// Whether there are no other faults.
+    pub(crate) is_calm: bool,
 }
 
 impl Suit {
@@ -40,6 +42,8 @@ impl Suit {
             Some(Mutant::CutAtFirstBadDigest) => (&[Fault::Rot], Some(false), None),
             Some(Mutant::JournalRecycledEarly | Mutant::RedoSkipped) => (&[Fault::PowerCut], None, None),
             Some(Mutant::CheckpointWithoutSessions) => (&[Fault::Kill], Some(true), None),
+            // What was deleted goes while regions see one another, and comes back when they were apart for long.
+            Some(it) if Self::is_of_garbage(it) => (&[Fault::Isolate], Some(true), Some(true)),
             Some(it) if Self::is_of_differences(it) => {
                 (&[Fault::Isolate, Fault::Restore, Fault::Kill], Some(true), None)
             }
@@ -50,18 +54,10 @@ impl Suit {
             _ => (&[], None, None),
         };
         let is_retention_short = mutant.is_some_and(Self::is_of_differences).then_some(true);
-        let is_expiring = is_expiring.or(match mutant {
-            Some(
-                Mutant::UnseenRegisterGoes
-                | Mutant::DroppedRegisterStays
-                | Mutant::DroppedRegisterReturns
-                | Mutant::ForgottenFloorsLost,
-            ) => Some(true),
-            _ => None,
-        });
+        let is_calm = mutant.is_some_and(Self::is_of_garbage);
         let is_of_bounds = matches!(mutant, Some(Mutant::WindowIgnored | Mutant::QueueWithoutBound));
         let window_bytes = is_of_bounds.then_some(1_500);
-        Self { faults, has_checkpoints, is_expiring, is_retention_short, window_bytes }
+        Self { faults, has_checkpoints, is_expiring, is_retention_short, window_bytes, is_calm }
     }
 
     /// Whether it shows only where histories are gone.
@@ -84,9 +80,17 @@ impl Suit {
         )
     }
 
+    /// Whether it shows only in what one region let go and another one has.
+    fn is_of_garbage(mutant: Mutant) -> bool {
+        matches!(
+            mutant,
+            Mutant::DroppedRegisterStays | Mutant::DroppedRegisterReturns | Mutant::ForgottenFloorsLost
+        )
+    }
+
     /// Makes sure of the faults.
     pub(crate) fn adjust(&self, faults: &mut Vec<Fault>) {
-        faults.retain(|fault| !self.faults.contains(fault));
+        faults.retain(|fault| !self.is_calm && !self.faults.contains(fault));
         faults.splice(0..0, self.faults.iter().copied());
     }
 }

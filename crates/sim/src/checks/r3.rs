@@ -17,7 +17,8 @@ impl World {
         // A disk that rotted or came back older voids what was said before, once the region has said hello.
         let struck = &self.nodes[target];
         let present = struck.process.as_ref().map(|process| process.epoch);
-        let has_heard = process.links.get(&target).is_some_and(|link| link.peer_epoch == present);
+        let heard = process.links.get(&target).and_then(|link| link.peer_epoch);
+        let has_heard = heard.is_some() && heard == present;
         if struck.is_ignorant || struck.is_rolled_back || struck.is_rotten {
             return if has_heard { self.check_held(target, &position, "R3: reached") } else { Ok(()) };
         }

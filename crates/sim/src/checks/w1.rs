@@ -10,7 +10,7 @@ use crate::checks::Checked;
 use crate::clients::Fate;
 use crate::process::Recovered;
 use crate::rare::Rare;
-use crate::world::{World, region_of};
+use crate::world::{World, region_of, shard_of};
 
 /// Per node, what it said it holds.
 pub(crate) struct Promises(Vec<BTreeMap<LogId, Seq>>);
@@ -53,6 +53,15 @@ impl World {
         }
         for log in &found.logs {
             self.truth.synced(node, log.log, log.end.seq);
+        }
+        // A process that ended in the middle of an install left a checkpoint, and files that know nothing of it.
+        let id = shard_of(shard);
+        if let Some(checkpoint) = &found.checkpoint {
+            let standing = checkpoint.logs.iter().map(|end| (end.region, end.epoch, end.seq));
+            let sealed = checkpoint.sealed.iter().map(|it| (it.seal.region, it.seal.epoch, it.seal.end));
+            for (region, epoch, end) in standing.chain(sealed) {
+                self.truth.synced(node, LogId { shard: id, region, epoch }, end);
+            }
         }
         Ok(())
     }
