@@ -10,11 +10,10 @@ use tombolo_codec::{PeerMessage, Position};
 use crate::input::Link;
 use crate::intake::Intake;
 use crate::logs::{LogName, log_id};
-use crate::peers::WINDOW_BYTES;
 use crate::replica::Replica;
 
 /// A queue this long is not what a sync in good time leaves behind.
-const QUEUE_BYTES_MANY: usize = WINDOW_BYTES / 4;
+const QUEUE_BYTES_MANY: usize = 256 * 1_024;
 /// Reasons are told in so many characters.
 const WHY_CHARS_MAX: usize = 200;
 /// Logs that are told of.

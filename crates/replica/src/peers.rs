@@ -41,10 +41,6 @@ impl Cursor {
         self.in_flight_bytes < window_bytes || is_planted(Mutant::WindowIgnored)
     }
 
-    pub(crate) fn in_flight_bytes(&self) -> usize {
-        self.in_flight_bytes
-    }
-
     /// Sent and not yet acked.
     pub(crate) fn in_flight_bytes(&self) -> usize {
         self.in_flight_bytes
