@@ -84,6 +84,8 @@ pub(crate) struct Shard {
     /// What was last seen applied, per log.
     pub(crate) seen: VersionVector,
     pub(crate) barriers: BTreeMap<Ticket, tombolo_codec::Position>,
+    /// Bytes of the longest queue that recovery left: read from its own disk, they wait for what that lost.
+    pub(crate) recovered_queue_bytes: usize,
     /// Whether its last install failed.
     pub(crate) has_failed_install: bool,
 }

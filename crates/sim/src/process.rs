@@ -197,6 +197,7 @@ impl World {
         let mut shards = Vec::new();
         for found in recovered {
             shards.push(Shard {
+                recovered_queue_bytes: found.replica.burden().queue_bytes,
                 replica: found.replica,
                 is_flush_due: false,
                 is_whole: false,

@@ -8,7 +8,9 @@ use crate::world::{World, region_of};
 
 impl World {
     pub(crate) fn check_r9(&mut self, node: usize, shard: usize) -> Checked {
-        let Some(replica) = self.nodes[node].replica(shard) else { return Ok(()) };
+        let Some(process) = &self.nodes[node].process else { return Ok(()) };
+        let (replica, recovered) =
+            (&process.shards[shard].replica, process.shards[shard].recovered_queue_bytes);
         let burden = replica.burden();
         let limits = self.plan.peer_limits;
         // What is asked for while there is room may exceed it by one batch, or by one read of files.
@@ -18,7 +20,7 @@ impl World {
         let shared_count = usize::try_from(self.plan.keys).unwrap_or(usize::MAX) * 3 * 2;
         let names_count = counters_count + shared_count + 2 * self.clients.sessions.len();
         let bounds = [
-            ("queue bytes", burden.queue_bytes, 2 * limits.window_bytes + batch_bytes),
+            ("queue bytes", burden.queue_bytes, recovered.max(2 * limits.window_bytes) + batch_bytes),
             ("bytes in flight", burden.in_flight_bytes, 2 * limits.window_bytes + batch_bytes),
             ("cursors of absent peers", burden.stray_cursors_count, 0),
             ("open cuts", burden.cuts_count, limits.cuts_max.min(self.nodes.len() - 1)),
