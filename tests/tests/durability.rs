@@ -49,6 +49,7 @@ impl Region {
             drift_ms_max: 500,
             session_numbers_max: 1_024,
             window_ms: 86_400_000,
+            peer_limits: tombolo_replica::PeerLimits::default(),
         };
         let mut replica = Replica::open(options, None);
         let settings = WalSettings::new(CLUSTER, region(id));
