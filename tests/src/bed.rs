@@ -56,7 +56,18 @@ impl Bed {
     /// Panics: if they do not start.
     #[must_use]
     pub fn start_edited(change: impl Fn(&str) -> String) -> Self {
-        let mut bed = Self::init();
+        Self::start_edited_with(|options| options, change)
+    }
+
+    /// The same, with what `options` makes of the options.
+    ///
+    /// Panics: if they do not start.
+    #[must_use]
+    pub fn start_edited_with(
+        options: impl FnOnce(ClusterOptions) -> ClusterOptions,
+        change: impl Fn(&str) -> String,
+    ) -> Self {
+        let mut bed = Self::make(options, TestCluster::init);
         for region in REGIONS {
             let file = bed.dir().join(format!("regions/{region}.toml"));
             let text = std::fs::read_to_string(&file).expect("init wrote the file");
@@ -162,6 +173,16 @@ impl Bed {
         self.agent.get(&url).call().ok().map(|answer| answer.status().as_u16())
     }
 
+    /// What a `GET` answers.
+    ///
+    /// Panics: if no answer comes.
+    #[must_use]
+    pub fn get_text(&self, region: &str, path: &str) -> String {
+        let url = format!("{}{path}", self.cluster.http(region).expect("a region of the bed"));
+        let mut answer = self.agent.get(&url).call().unwrap_or_else(|error| panic!("{url}: {error}"));
+        answer.body_mut().read_to_string().unwrap_or_else(|error| panic!("{url}: {error}"))
+    }
+
     /// What a region says of a peer in `/v1/status`.
     ///
     /// Panics: if it does not answer, or knows no such peer.
@@ -221,6 +242,33 @@ impl Bed {
             let is_twice = writers.windows(2).any(|pair| pair[0] == pair[1]);
             is_twice.then(|| format!("shard {} of {region} has {vector:?}", shard["shard"]))
         })
+    }
+
+    /// The finding of this code that a region lists, of any place.
+    ///
+    /// Panics: if it does not answer.
+    #[must_use]
+    pub fn finding(&self, region: &str, code: &str) -> Option<String> {
+        let status = self.cluster.status(region).unwrap_or_else(|error| panic!("{error}"));
+        let findings = status["findings"].as_array().expect("a status lists findings");
+        let found = findings.iter().find(|finding| finding["code"] == code)?;
+        Some(found["text"].as_str().expect("a finding has a text").to_owned())
+    }
+
+    /// Has a region write a checkpoint of every shard, and prune behind the one before.
+    ///
+    /// Panics: if it does not.
+    pub fn checkpoint(&self, region: &str) {
+        let (status, answer) = self.post(region, "/v1/admin/checkpoint", &serde_json::json!({}));
+        assert_eq!(status, 200, "{region}: {answer}");
+    }
+
+    /// Whether a region's daemon has logged a line with this text.
+    ///
+    /// Panics: if its log does not read.
+    #[must_use]
+    pub fn has_logged(&self, region: &str, text: &str) -> bool {
+        std::fs::read_to_string(self.cluster.log(region)).expect("a daemon has a log").contains(text)
     }
 
     /// The end of a region's log.

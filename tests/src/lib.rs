@@ -17,6 +17,7 @@ pub mod setter;
 pub mod storm;
 pub mod values;
 pub mod writer;
+pub mod wrong_clock;
 
 use std::io::Write;
 use std::time::Duration;

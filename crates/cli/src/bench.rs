@@ -65,13 +65,13 @@ impl Profile {
         }
     }
 
-    /// What to start in a directory. A heal needs links that can be cut, also where they delay nothing.
+    /// What to start in a directory.
     fn options(&self, dir: PathBuf) -> ClusterOptions {
-        let mut options = self.settings().options(dir);
-        if let Self::Heal(_) = self {
-            options.links.get_or_insert_default();
+        let options = self.settings().options(dir);
+        match self {
+            Self::Heal(arguments) => arguments.options(options),
+            _ => options,
         }
-        options
     }
 
     async fn measure(&self, regions: &Regions) -> Result<Measured, CliError> {
@@ -156,6 +156,7 @@ fn human(profile: &Profile, report: &Report) -> String {
         ("reached_ms", "in all regions"),
         ("barrier_ms", "barrier"),
         ("release_ms", "released"),
+        ("heal_ms", "connected to level"),
     ];
     for (name, title) in rows {
         if let Some(summary) = report.fields.get(name) {

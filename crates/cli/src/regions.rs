@@ -19,6 +19,8 @@ use crate::error::{CliError, Exit};
 
 /// How long one HTTP call may take.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long writing a checkpoint of every shard may take.
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a daemon may take to end after `SIGTERM`.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -116,6 +118,27 @@ impl Regions {
         let body = serde_json::json!({ "peer": peer });
         let asked = tokio::task::spawn_blocking(move || client.write::<serde_json::Value>(path, &body)).await;
         asked.map_err(|error| CliError::new(Exit::Other, error.to_string()))?.map(drop)
+    }
+
+    /// Has every region write a checkpoint of each shard, and prune behind the one before.
+    pub(crate) async fn checkpoint(&self) -> Result<(), CliError> {
+        for config in &self.config.regions {
+            let endpoint = format!("http://{}", config.listen.http);
+            let token = Some(self.config.admin_token.expose().to_owned());
+            let client = client::Client::new(endpoint, Some(config.name.clone()), token, CHECKPOINT_TIMEOUT);
+            let asked = tokio::task::spawn_blocking(move || {
+                client.write::<serde_json::Value>("/v1/admin/checkpoint", &serde_json::json!({}))
+            });
+            asked.await.map_err(|error| CliError::new(Exit::Other, error.to_string()))??;
+        }
+        Ok(())
+    }
+
+    /// How often daemons started here have logged a line with this text.
+    pub(crate) fn logged_count(&self, text: &str) -> usize {
+        let logs = self.started.iter().flat_map(|started| started.names().map(|name| started.log(name)));
+        // A log that cannot be read has not logged it.
+        logs.filter_map(|log| std::fs::read_to_string(log).ok()).map(|log| log.matches(text).count()).sum()
     }
 
     /// How many callers wait at a region, by its place.

@@ -110,6 +110,8 @@ codes! {
     Precondition = "precondition", "ERR", 409;
     /// This region was removed from its cluster.
     Removed = "removed", "READONLY", 410;
+    /// This region began without data and does not yet hold what others do.
+    Joining = "joining", "LOADING", 503;
 }
 
 /// Why a request was not, or not wholly, done.

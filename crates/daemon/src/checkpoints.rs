@@ -1,15 +1,16 @@
 //! Checkpoints: each shard's state written at an exact vector, then the logs pruned that the one before it and every
-//! member cover.
+//! member cover; beyond the retention bound, what the one before it covers.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dashmap::DashSet;
+use dashmap::{DashMap, DashSet};
 use tokio::sync::{mpsc, watch};
-use tombolo_causality::{LogId, ShardId};
+use tombolo_causality::{LogId, Seq, ShardId};
 use tombolo_codec::{Checkpoint, Position, Reject, RejectCode};
 use tombolo_replica::{Difference, Input, Mending, Notice, Replica, joined};
-use tombolo_wal::Errand;
+use tombolo_wal::{Errand, MayGo};
 
 use crate::service::Region;
 
@@ -18,17 +19,30 @@ const PARTS_AT_ONCE: usize = 8;
 /// Pause before an errand is offered again to a committer that took none.
 const ERRAND_AGAIN: Duration = Duration::from_millis(5);
 
-/// Logs that ended and went as a whole in this process.
-///
-/// A sealed log stays in every later checkpoint, so it is offered each time; pruning it again would list and sync
-/// directories in the thread that commits, for each log that ever ended.
+/// What of the logs went in this process.
 #[derive(Debug, Default)]
-pub(crate) struct Pruned(DashSet<LogId, foldhash::fast::FixedState>);
+pub(crate) struct Pruned {
+    /// Logs that ended and went as a whole.
+    ///
+    /// A sealed log stays in every later checkpoint, so it is offered each time; pruning it again would list and sync
+    /// directories in the thread that commits, for each log that ever ended.
+    whole: DashSet<LogId, foldhash::fast::FixedState>,
+    /// Through where logs went though a member lacks that.
+    passed: DashMap<ShardId, BTreeMap<LogId, Seq>, foldhash::fast::FixedState>,
+}
 
 impl Pruned {
+    fn passed(&self, shard: ShardId) -> BTreeMap<LogId, Seq> {
+        self.passed.get(&shard).map(|passed| passed.clone()).unwrap_or_default()
+    }
+
+    fn note_passed(&self, shard: ShardId, passed: BTreeMap<LogId, Seq>) {
+        self.passed.insert(shard, passed);
+    }
+
     /// What is left to prune.
     fn rest(&self, prunable: Vec<(Position, bool)>) -> impl Iterator<Item = (Position, bool)> + '_ {
-        prunable.into_iter().filter(|(position, has_ended)| !has_ended || !self.0.contains(&position.log))
+        prunable.into_iter().filter(|(position, has_ended)| !has_ended || !self.whole.contains(&position.log))
     }
 }
 
@@ -211,8 +225,8 @@ async fn write(region: &Region, shard: ShardId) -> Result<(), Reject> {
     // If this checkpoint should rot, the one before must still find the logs behind it: prune only what that covers.
     let standing = shared.checkpoints.insert(shard, without_entries(&checkpoint));
     let Some(before) = standing else { return Ok(()) };
-    let look = move |replica: &Replica, _| replica.prunable(&before, false);
-    let prunable = shared.shards.inspect(shard, look).await.map_err(|_| stopping())?;
+    let look = move |replica: &Replica, _| [false, true].map(|is_over| replica.prunable(&before, is_over));
+    let [prunable, at_most] = shared.shards.inspect(shard, look).await.map_err(|_| stopping())?;
     for (position, has_ended) in shared.pruned.rest(prunable) {
         let (log, through) = (position.log, position.seq);
         let pruned = if has_ended {
@@ -223,17 +237,53 @@ async fn write(region: &Region, shard: ShardId) -> Result<(), Reject> {
         };
         // What is not pruned now is pruned with the next checkpoint.
         match pruned {
-            Some(Ok(())) if has_ended => drop(shared.pruned.0.insert(log)),
+            Some(Ok(())) if has_ended => drop(shared.pruned.whole.insert(log)),
             Some(Err(error)) => tracing::warn!("log {log:?} was not pruned: {error}"),
             Some(Ok(())) | None => {}
         }
     }
+    hold_share(region, shard, at_most).await
+}
+
+/// Keeps a shard's files within its share of what is retained: what a member lacks of them goes too, and that member
+/// takes the difference.
+async fn hold_share(region: &Region, shard: ShardId, at_most: Vec<(Position, bool)>) -> Result<(), Reject> {
+    let shared = region.shared();
+    let bytes_max = shared.wal_retention_bytes / u64::from(shared.shards.len().max(1));
+    let may_go = |(at, has_ended): (Position, bool)| MayGo { log: at.log, through: at.seq, has_ended };
+    let ends = at_most.into_iter().map(may_go).collect();
+    let shrunk = shared.storage.run(|reply| Errand::Shrink { shard, ends, bytes_max, reply }).await;
+    let mut passed = shared.pruned.passed(shard);
+    match shrunk {
+        Some(Ok(gone)) => passed.extend(gone),
+        Some(Err(error)) => tracing::warn!("shard {shard} was not held to its share: {error}"),
+        None => {}
+    }
+    let look = move |replica: &Replica, _| {
+        passed.retain(|&log, &mut seq| !replica.lacking(log, seq).is_empty());
+        let lacking: BTreeSet<_> = passed.iter().flat_map(|(&log, &seq)| replica.lacking(log, seq)).collect();
+        (passed, lacking)
+    };
+    let (passed, lacking) = shared.shards.inspect(shard, look).await.map_err(|_| stopping())?;
+    let (code, place) = ("retention_passed", format!("shard {shard}"));
+    if lacking.is_empty() {
+        shared.outlets.findings.clear(code, &place);
+    } else {
+        let names: Vec<_> = lacking.into_iter().map(|member| region.name(member)).collect();
+        let text = format!(
+            "the log is longer than wal_retention_bytes allows, so parts went that {} lacks: it takes the difference \
+             when it is back",
+            names.join(", ")
+        );
+        shared.outlets.findings.raise(&place, &Notice { code, text });
+    }
+    shared.pruned.note_passed(shard, passed);
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use tombolo_causality::{Epoch, RegionId, Seq};
+    use tombolo_causality::{Epoch, RegionId};
 
     use super::*;
 
@@ -247,8 +297,8 @@ mod tests {
         let pruned = Pruned::default();
         let prunable = vec![at(1, true), at(2, true), at(3, false)];
         assert_eq!(pruned.rest(prunable.clone()).collect::<Vec<_>>(), prunable);
-        pruned.0.insert(at(1, true).0.log);
-        pruned.0.insert(at(3, true).0.log);
+        pruned.whole.insert(at(1, true).0.log);
+        pruned.whole.insert(at(3, true).0.log);
         assert_eq!(pruned.rest(prunable).collect::<Vec<_>>(), [at(2, true), at(3, false)]);
     }
 }

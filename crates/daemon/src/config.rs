@@ -168,6 +168,8 @@ pub struct StorageConfig {
     pub flush_interval_ms: u64,
     /// Size of a segment file.
     pub segment_bytes: u64,
+    /// How much of the logs is kept for members that lack it, over all shards.
+    pub wal_retention_bytes: u64,
     /// Time between checkpoints, seconds; 0 for none.
     pub checkpoint_interval_seconds: u64,
 }

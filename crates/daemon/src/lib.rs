@@ -10,6 +10,7 @@ mod barrier;
 mod checkpoints;
 mod clock;
 mod findings;
+mod joining;
 mod lag;
 mod losses;
 mod members;

@@ -25,6 +25,7 @@ use crate::checkpoints;
 use crate::clock::{Clock, draw};
 use crate::config::{ClusterConfig, ConfigError, Durability, RegionConfig};
 use crate::findings::Findings;
+use crate::joining::{self, Joining};
 use crate::losses::{self, Loss};
 use crate::members::{Members, open_members, saver};
 use crate::mesh::{Mailboxes, Mesh, Own, introduce};
@@ -248,6 +249,8 @@ struct Opened {
     wal: WalSettings,
     members: Membership,
     shards: Vec<Recovered>,
+    /// Whether it began without data and does not yet hold what others do.
+    is_joining: bool,
 }
 
 /// Opens the data directory and recovers every shard. Blocks.
@@ -258,6 +261,8 @@ fn open_data(
     findings: &Arc<Findings>,
 ) -> Result<Opened, WalError> {
     let disk = FileDisk::open(&own.storage.dir)?;
+    let is_new = Manifest::read(&disk)?.is_none();
+    let is_joining = joining::begin(&own.storage.dir, is_new)?;
     Manifest { cluster: config.cluster, region: own.id, shards_count: config.shards }.claim(&disk)?;
     let mut wal = WalSettings::new(config.cluster, own.id);
     wal.segment_bytes = own.storage.segment_bytes;
@@ -288,7 +293,10 @@ fn open_data(
     if let Some(shard) = shards.first_mut() {
         shard.quarantined.extend(redone);
     }
-    Ok(Opened { disk, wal, members, shards })
+    if is_joining {
+        shards.iter_mut().for_each(|shard| shard.replica.begin_joining());
+    }
+    Ok(Opened { disk, wal, members, shards, is_joining })
 }
 
 impl Daemon {
@@ -301,7 +309,7 @@ impl Daemon {
         let started = Instant::now();
         let epoch = Epoch(draw());
         let (metrics, findings) = (Arc::new(Metrics::new()), Arc::new(Findings::default()));
-        let Opened { disk, wal, members, shards: recovered } = {
+        let Opened { disk, wal, members, shards: recovered, is_joining } = {
             let (config, own, findings) = (config.clone(), own.clone(), findings.clone());
             let dir = own.storage.dir.clone();
             let opened =
@@ -396,7 +404,9 @@ impl Daemon {
             max_drift_ms: own.max_drift_ms,
             checkpoints: DashMap::default(),
             checkpointing: tokio::sync::Mutex::new(()),
+            wal_retention_bytes: own.storage.wal_retention_bytes,
             pruned: checkpoints::Pruned::default(),
+            joining: Joining::new(&own.storage.dir, is_joining),
             is_ready: AtomicBool::new(false),
             waiters_count: AtomicUsize::new(0),
             doors: OnceLock::new(),
@@ -405,6 +415,7 @@ impl Daemon {
         tracing::info!(region = own.name, %epoch, batches_count, recovery_ms, "recovered");
         let stop = watch::Sender::new(false);
         tasks.spawn(checkpoints::install_all(region.clone(), to_install, stop.subscribe()));
+        tasks.spawn(joining::watch(region.clone(), stop.subscribe()));
         if !losses.is_empty() {
             tasks.spawn(losses::watch(region.clone(), losses, stop.subscribe()));
         }

@@ -23,6 +23,7 @@ use crate::barrier::{self, Waiter};
 use crate::checkpoints::Pruned;
 use crate::clock::{draw, wall};
 use crate::config::{Auth, LimitsConfig, Secret};
+use crate::joining::Joining;
 use crate::mesh::Mesh;
 use crate::node::{Outlets, Shards};
 use crate::shard::Command;
@@ -50,8 +51,12 @@ pub(crate) struct Shared {
     pub(crate) checkpoints: DashMap<ShardId, Checkpoint, foldhash::fast::FixedState>,
     /// Logs whose files went as a whole.
     pub(crate) pruned: Pruned,
+    /// How much of the logs is kept for members that lack it, over all shards.
+    pub(crate) wal_retention_bytes: u64,
     /// Held while a checkpoint is written: two of one shard would prune by each other's ends.
     pub(crate) checkpointing: tokio::sync::Mutex<()>,
+    /// Whether reads are served.
+    pub(crate) joining: Joining,
     pub(crate) is_ready: AtomicBool,
     pub(crate) waiters_count: AtomicUsize,
     pub(crate) doors: std::sync::OnceLock<Vec<(&'static str, Arc<DoorStats>)>>,
@@ -266,6 +271,7 @@ impl Service for Region {
     }
 
     async fn read(&self, caller: Caller, request: ReadRequest) -> Result<Vec<ReadValue>, Reject> {
+        self.0.joining.check().await?;
         let tenant = caller.tenant;
         let mut after = match &request.after {
             Some(token) => self.positions(token)?,

@@ -129,6 +129,10 @@ impl Storage {
         let storage = self.clone();
         let reply = Box::new(move |found: Result<Vec<Batch>, WalError>| {
             let batches = found.unwrap_or_else(|error| {
+                // Pruned, or never here: the peer is told so and goes elsewhere.
+                if matches!(error, WalError::NotRetained { .. }) {
+                    return Vec::new();
+                }
                 let notice = Notice { code: "log_unreadable", text: error.to_string() };
                 storage.findings.raise(&format!("shard {}", log.shard), &notice);
                 Vec::new()

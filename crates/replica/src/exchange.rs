@@ -82,6 +82,7 @@ impl Replica {
         peer.is_answered = true;
         // Acks of this epoch may have come before: they hold as well.
         peer.applied.join(&applied);
+        self.note_join_mark(region, &applied);
         self.replan();
         self.wake_all_barriers(region);
         self.ask_whole();

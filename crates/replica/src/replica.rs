@@ -15,6 +15,7 @@ use crate::fetch::Fetches;
 use crate::held::Holding;
 use crate::input::{Input, Now, Options, Ticket};
 use crate::intake::{Intake, Receipt};
+use crate::joining::JoinMark;
 use crate::peers::Peers;
 use crate::progress::Progress;
 use crate::stability::Stability;
@@ -47,6 +48,7 @@ pub struct Replica {
     pub(crate) is_clock_ahead: bool,
     pub(crate) is_whole: bool,
     pub(crate) is_started: bool,
+    pub(crate) join_mark: Option<JoinMark>,
     pub(crate) is_sealing: bool,
     /// Removed regions whose logs this process has staged seals of.
     pub(crate) inheriting: BTreeSet<RegionId>,
@@ -81,6 +83,7 @@ impl Replica {
             is_clock_ahead: false,
             is_whole: false,
             is_started: false,
+            join_mark: None,
             is_sealing: false,
             inheriting: BTreeSet::new(),
             is_absorbing: false,

@@ -1,6 +1,6 @@
 //! What a shard says of itself: for status, digests, metrics and pruning.
 
-use tombolo_causality::{RegionId, Seq, VersionVector};
+use tombolo_causality::{LogId, RegionId, Seq, VersionVector};
 use tombolo_codec::{Digest, Position};
 
 use crate::input::{Link, Now};
@@ -233,5 +233,18 @@ impl Replica {
             (held_by_all(by, at) >= at).then_some((Position { log, seq: sealed.seal.end }, true))
         });
         standing.chain(ended).collect()
+    }
+    /// Members that have not applied a log through `seq`: what is gone of it, they have to take as a difference.
+    #[must_use]
+    pub fn lacking(&self, log: LogId, seq: Seq) -> Vec<RegionId> {
+        let name = (log.region, log.epoch);
+        let resolved = self.state.logs.resolve(name, seq);
+        let lacks = |region: &RegionId| {
+            let applied = |(name, seq): (LogName, Seq)| {
+                self.peers.peers.get(region).is_some_and(|peer| peer.applied.get(name.0, name.1) >= seq)
+            };
+            *region != self.options.region && !applied((name, seq)) && !resolved.is_some_and(applied)
+        };
+        self.options.members.iter().copied().filter(lacks).collect()
     }
 }

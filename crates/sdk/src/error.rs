@@ -61,6 +61,7 @@ pub(crate) fn is_retryable(reject: &Reject) -> bool {
         || matches!(
             reject.code,
             RejectCode::NotWhole
+                | RejectCode::Joining
                 | RejectCode::Busy
                 | RejectCode::SessionFull
                 | RejectCode::StorageFull

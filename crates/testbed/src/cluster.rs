@@ -41,6 +41,8 @@ const ANSWER_BYTES_MAX: u64 = 64 << 20;
 struct Region {
     name: String,
     daemon: Option<Daemon>,
+    /// Variables of its daemon, beside those of this process.
+    environment: Vec<(String, String)>,
 }
 
 /// A cluster whose daemons this process started; they are killed when it is dropped, and the directory stays.
@@ -83,6 +85,11 @@ impl TestCluster {
             let output_text = String::from_utf8_lossy(&text).trim().to_owned();
             return Err(ClusterError::Init { status: output.status, output: output_text });
         }
+        for name in options.regions.iter().filter(|_| !options.storage.is_empty()) {
+            let file = options.dir.join(format!("regions/{name}.toml"));
+            let edit = || std::fs::write(&file, options.with_storage(&std::fs::read_to_string(&file)?));
+            edit().map_err(io_error(file.display().to_string()))?;
+        }
         let peer = |(at, name): (usize, &String)| RelayPeer { name: name.clone(), address: ports.peer(at) };
         let peers: Vec<RelayPeer> = options.regions.iter().enumerate().map(peer).collect();
         let relay = options.links.clone().map(|links| Relay::start(peers, links)).transpose()?;
@@ -98,8 +105,11 @@ impl TestCluster {
             .proxy(None)
             .build()
             .into();
-        let regions =
-            options.regions.iter().map(|name| Region { name: name.clone(), daemon: None }).collect();
+        let regions = options
+            .regions
+            .iter()
+            .map(|name| Region { name: name.clone(), daemon: None, environment: Vec::new() })
+            .collect();
         Ok(Self { options, binary, ports, regions, relay, agent })
     }
 
@@ -168,6 +178,19 @@ impl TestCluster {
         self.options.dir.join(format!("{name}.log"))
     }
 
+    /// Gives a region's daemon these variables from its next start on, in the place of those given before.
+    ///
+    /// Errors: [`ClusterError::UnknownRegion`].
+    pub fn set_environment(
+        &mut self,
+        name: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(), ClusterError> {
+        let at = self.index(name)?;
+        self.regions[at].environment = environment.into_iter().collect();
+        Ok(())
+    }
+
     /// Starts a region's daemon without waiting for it.
     ///
     /// Errors: [`ClusterError`].
@@ -178,6 +201,7 @@ impl TestCluster {
         }
         let mut command = Command::new(&self.binary);
         command.args(self.options.serve_arguments(name, &self.overrides(name)?));
+        command.envs(self.regions[at].environment.iter().cloned());
         let daemon = Daemon::start(command, &self.log(name)).map_err(io_error(format!("start `{name}`")))?;
         self.regions[at].daemon = Some(daemon);
         Ok(())

@@ -19,7 +19,7 @@ use crate::error::WalError;
 use crate::group::{CommitEvent, GroupCommit, SyncedGroup};
 use crate::index::LogIndex;
 use crate::log::{KnownEnd, WalSettings};
-use crate::store::Store;
+use crate::store::{MayGo, Store};
 
 /// How often batches that found the disk full are tried again.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
@@ -113,6 +113,17 @@ pub enum Errand {
         log: LogId,
         /// Told when it is gone.
         reply: Reply<()>,
+    },
+    /// Remove what may go, until the shard's files take no more than so many bytes: [`Store::shrink`].
+    Shrink {
+        /// Which shard.
+        shard: ShardId,
+        /// What it can do without.
+        ends: Vec<MayGo>,
+        /// How long its files may be together.
+        bytes_max: u64,
+        /// Gets the logs of which something went, and through where.
+        reply: Reply<Vec<(LogId, Seq)>>,
     },
     /// Let a log go on behind the end a state merge brought: [`Store::advance`]. Kept in order with batches.
     Advance {
@@ -265,15 +276,16 @@ impl Committer {
     ///
     /// Errors: [`Refused`] with the errand; never waits.
     pub fn try_errand(&self, errand: Errand) -> Result<(), Refused<Errand>> {
-        let log = match &errand {
+        let shard = match &errand {
             Errand::Read { .. } => return self.reads.push(errand, 0, 0),
             Errand::Checkpoint { .. } => return self.checkpoints.push(errand, 0, 0),
             Errand::Prune { log, .. }
             | Errand::PruneLog { log, .. }
             | Errand::Advance { log, .. }
-            | Errand::Salvage { log, .. } => *log,
+            | Errand::Salvage { log, .. } => log.shard,
+            Errand::Shrink { shard, .. } => *shard,
         };
-        let pushed = self.commit_inbox(log.shard).push(Work::Errand(errand), 0, ERRANDS_COUNT_MAX);
+        let pushed = self.commit_inbox(shard).push(Work::Errand(errand), 0, ERRANDS_COUNT_MAX);
         pushed.map_err(|refused| match refused {
             Refused::Full(Work::Errand(errand)) => Refused::Full(errand),
             Refused::Stopped(Work::Errand(errand)) => Refused::Stopped(errand),
@@ -444,6 +456,19 @@ impl<D: Disk + Clone> CommitThread<D> {
                 let pruned = store.and_then(|store| store.prune_log(log));
                 locked(&self.views).remove(&log);
                 reply(pruned);
+            }
+            Errand::Shrink { shard, ends, bytes_max, reply } => {
+                let shrunk = match self.group.store_mut(shard) {
+                    Some(store) => store.shrink(&ends, bytes_max),
+                    None => Ok(Vec::new()),
+                };
+                for end in &ends {
+                    match self.group.store(shard).and_then(|store| store.log(end.log)) {
+                        Some(writer) => publish(&self.views, writer),
+                        None => drop(locked(&self.views).remove(&end.log)),
+                    }
+                }
+                reply(shrunk);
             }
             Errand::Advance { log, end, reply } => {
                 let advanced = self.group.advance(log, end, &mut |event| (self.on_event)(event));

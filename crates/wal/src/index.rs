@@ -101,9 +101,15 @@ impl LogIndex {
     /// Takes out the segments that hold nothing above `through`, but never the last one that holds a batch: its end
     /// is what the log goes on from.
     pub(crate) fn split_pruned(&mut self, through: Seq) -> Vec<Seq> {
-        let keep_from = self.segments.iter().rposition(|segment| !segment.is_empty()).unwrap_or(0);
-        let count = self.segments[..keep_from].partition_point(|segment| segment.last <= through);
+        let count = self.prunable(through).count();
         self.segments.drain(..count).map(|segment| segment.first).collect()
+    }
+
+    /// The segments that [`LogIndex::split_pruned`] would take out, oldest first: the last seq and the length of each.
+    pub(crate) fn prunable(&self, through: Seq) -> impl Iterator<Item = (Seq, u64)> + '_ {
+        let keep_from = self.segments.iter().rposition(|segment| !segment.is_empty()).unwrap_or(0);
+        let gone = self.segments[..keep_from].iter().take_while(move |segment| segment.last <= through);
+        gone.map(|segment| (segment.last, segment.file_bytes))
     }
 
     /// Reads consecutive batches from `from` on, none above `through`, until `bytes_max` is reached; at least one if

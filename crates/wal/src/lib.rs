@@ -50,4 +50,4 @@ pub use members::{read_members, write_members};
 pub use memory_disk::MemoryDisk;
 pub use recovery::{Damage, DamageKind, DamageReason, RecoveredLog};
 pub use redo::{JournalDamage, Redone, redo};
-pub use store::Store;
+pub use store::{MayGo, Store};

@@ -2,7 +2,7 @@
 //!
 //! One owner; never syncs by itself. Start at [`Store::open`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tombolo_causality::{LogId, Seq, ShardId};
 use tombolo_codec::Batch;
@@ -19,6 +19,17 @@ use crate::segment::{log_dir, parse_log_name, shard_dir};
 
 /// Logs beyond this many let go of their open file once it is synced.
 const OPEN_TAILS_MAX: usize = 32;
+
+/// What of a log a shard can do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MayGo {
+    /// Which log.
+    pub log: LogId,
+    /// All through this.
+    pub through: Seq,
+    /// Whether that is all there will ever be of it.
+    pub has_ended: bool,
+}
 
 /// The logs of one shard.
 #[derive(Debug)]
@@ -199,6 +210,51 @@ impl<D: Disk + Clone> Store<D> {
         }
         self.disk.sync_dir(&shard_dir(self.shard))?;
         Ok(())
+    }
+
+    /// Removes what may go of the logs, as little as possible, until the shard's files are no longer than `bytes_max`:
+    /// logs that have ended first, as a whole, then segments of the log that has most to give, the oldest first. Of
+    /// every log that stands its newest segment stays. Gives through where the batches of which logs went.
+    ///
+    /// Errors: the disk's.
+    pub fn shrink(&mut self, ends: &[MayGo], bytes_max: u64) -> Result<Vec<(LogId, Seq)>, WalError> {
+        let mut gone = Vec::new();
+        for end in ends.iter().filter(|end| end.has_ended) {
+            if self.bytes_on_disk() <= bytes_max {
+                return Ok(gone);
+            }
+            if self.logs.get(&end.log).is_some_and(|writer| writer.index().bytes_on_disk() > 0) {
+                self.prune_log(end.log)?;
+                gone.push((end.log, end.through));
+            }
+        }
+        for (log, through) in self.to_shrink(ends, bytes_max) {
+            self.prune(log, through)?;
+            gone.push((log, through));
+        }
+        Ok(gone)
+    }
+
+    fn to_shrink(&self, ends: &[MayGo], bytes_max: u64) -> BTreeMap<LogId, Seq> {
+        let mut excess = self.bytes_on_disk().saturating_sub(bytes_max);
+        let standing = ends.iter().filter(|end| !end.has_ended).filter_map(|end| {
+            let writer = self.logs.get(&end.log)?;
+            let segments: VecDeque<_> =
+                writer.index().prunable(end.through.min(writer.durable_through())).collect();
+            let bytes: u64 = segments.iter().map(|(_, bytes)| bytes).sum();
+            Some((end.log, bytes, segments))
+        });
+        let mut standing: Vec<_> = standing.collect();
+        let mut gone = BTreeMap::new();
+        while excess > 0
+            && let Some((log, bytes, segments)) = standing.iter_mut().max_by_key(|(_, bytes, _)| *bytes)
+            && let Some((last, segment_bytes)) = segments.pop_front()
+        {
+            *bytes -= segment_bytes;
+            excess = excess.saturating_sub(segment_bytes);
+            gone.insert(*log, last);
+        }
+        gone
     }
 
     /// Length of all segment files of the shard.

@@ -3,8 +3,10 @@
 //! All regions write at a fixed rate from before the cut until after the heal. The clock starts when frames pass again
 //! and is read three times: when no region finds another unreachable any more, when the lag of every pair is low, and
 //! when all that was accepted before the heal is durable and visible everywhere (a barrier per region, asked for before
-//! the links are back). What the regions say stands in `heal/looks.rs`.
+//! the links are back). What the regions say stands in `heal/looks.rs`. With `--ops` it is another measurement: a given
+//! number of ops on the same keys on both sides of a cut, in `heal/divergent.rs`.
 
+mod divergent;
 mod looks;
 
 use std::time::{Duration, Instant, SystemTime};
@@ -14,10 +16,12 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tombolo_codec::limits::AWAIT_MS_MAX;
 use tombolo_sdk::{Scope, Session};
+use tombolo_testbed::cluster::ClusterOptions;
 use tombolo_testbed::percentiles::Latencies;
 use tombolo_testbed::relay::Relay;
 use tombolo_testbed::report::{BENCH_SCHEMA, Report};
 
+use self::divergent::Mode;
 use self::looks::{LAG_LOW, Looks, lag_max, open_pair};
 use super::Measured;
 use super::bed::Bed;
@@ -44,7 +48,9 @@ const EXAMPLES: &str = "\
 Examples:
   tombolo bench heal                                          a cut of 10 s under 25,000 signals/s
   tombolo bench heal --runs 5 --assert-heal-seconds 2         exit with 8 if a run takes longer
-  tombolo bench heal --cut-seconds 60 --link-ms 40 -o json    a longer cut, with far links";
+  tombolo bench heal --cut-seconds 60 --link-ms 40 -o json    a longer cut, with far links
+  tombolo bench heal --ops 20000 --cells 1000000              the same keys written on both sides of a cut
+  tombolo bench heal --ops 20000 --mode difference            the same, where logs were not kept";
 
 /// Arguments of `tombolo bench heal`.
 #[derive(Debug, Args)]
@@ -62,6 +68,27 @@ pub(crate) struct Arguments {
     /// Exit with 8 if a run's `heal_seconds` are above this
     #[arg(long, value_name = "X")]
     assert_heal_seconds: Option<f64>,
+    /// Measure this many divergent ops instead, half on each side of the cut, on the same keys
+    #[arg(long, value_name = "N", conflicts_with_all = ["rate", "cut_seconds", "assert_heal_seconds", "cluster"],
+        value_parser = clap::value_parser!(u32).range(2..=10_000_000))]
+    ops: Option<u32>,
+    /// With --ops: how many cells there are, half of them counters
+    #[arg(long, value_name = "M", default_value_t = 1_000_000, requires = "ops",
+        value_parser = clap::value_parser!(u32).range(2..=50_000_000))]
+    cells: u32,
+    /// With --ops: how the two sides come together
+    #[arg(long, value_enum, default_value = "resume", requires = "ops")]
+    mode: Mode,
+    /// With --ops: how many cuts and heals
+    #[arg(long, value_name = "N", default_value_t = 5, requires = "ops",
+        value_parser = clap::value_parser!(u8).range(1..=100))]
+    rounds: u8,
+    /// With --ops: exit with 8 if the median of `heal_ms` is above this
+    #[arg(long, value_name = "X", requires = "ops")]
+    assert_heal_ms: Option<f64>,
+    /// With --ops: exit with 8 if more than this many bytes are shipped for each that changed
+    #[arg(long, value_name = "X", requires = "ops")]
+    assert_shipped_ratio: Option<f64>,
     #[command(flatten)]
     pub(crate) load: LoadSettings,
     #[command(flatten)]
@@ -125,12 +152,26 @@ impl Healed {
     }
 }
 
+impl Arguments {
+    /// What to start. A heal needs links that can be cut, also where they delay nothing.
+    pub(crate) fn options(&self, mut options: ClusterOptions) -> ClusterOptions {
+        options.links.get_or_insert_default();
+        match self.ops {
+            Some(ops) => divergent::options(options, ops, self.mode),
+            None => options,
+        }
+    }
+}
+
 /// Runs the load, the cut and the heal once.
 pub(crate) async fn measure(arguments: &Arguments, regions: &Regions) -> Result<Measured, CliError> {
     let relay = regions.relay().ok_or_else(|| {
         CliError::new(Exit::Usage, "links can only be cut between regions that this command starts")
             .next("leave --cluster out")
     })?;
+    if let Some(ops) = arguments.ops {
+        return divergent::measure(arguments, ops, relay, regions).await;
+    }
     let load = &arguments.load;
     let bed = Bed::make(regions, load).await?;
     let meter = Meter::start(regions).await;
@@ -305,6 +346,9 @@ fn judged(arguments: &Arguments, healed: &Healed) -> Vec<String> {
 
 /// The line for people.
 pub(crate) fn summary(report: &Report) -> String {
+    if report.fields.contains_key("heal_ms") {
+        return divergent::summary(report);
+    }
     let number = |name: &str| report.fields.get(name).and_then(serde_json::Value::as_f64).unwrap_or(0.0);
     let lag = |name: &str| report.fields.get("lag_seconds").and_then(|lag| lag[name].as_f64()).unwrap_or(0.0);
     format!(

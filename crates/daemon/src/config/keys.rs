@@ -170,6 +170,9 @@ static STORAGE: Shape = Shape { keys: &[
     key("durability", Value::Choice(&["sync", "interval", "async"]), Absent::Text("sync"), "when a write is answered"),
     number("flush_interval_ms", (1, 60_000), 5, "ms", "longest time until the disk follows, with durability = interval"),
     number("segment_bytes", (64 * KIB, 4 * GIB), 16 * MIB, "bytes", "size of a segment file of the log; one batch may be larger"),
+    number("wal_retention_bytes", (0, 1 << 50), 4 * GIB, "bytes",
+        "how much of the log is kept for regions that are away, over all shards; who lacks more takes the difference. \
+         One segment of each log stays"),
     number("checkpoint_interval_seconds", (0, 86_400), 60, "s", "time between checkpoints; 0 for none"),
 ]};
 

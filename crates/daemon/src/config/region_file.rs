@@ -191,12 +191,14 @@ fn storage(
     let mut number = |name: &str| section.number(name, problems);
     let flush_interval_ms = number("flush_interval_ms");
     let segment = number("segment_bytes");
+    let retention = number("wal_retention_bytes");
     let checkpoint_interval_seconds = number("checkpoint_interval_seconds");
     Some(StorageConfig {
         dir: dir?.value.clone(),
         durability: Durability::from_name(&durability?.value)?,
         flush_interval_ms: flush_interval_ms?.value,
         segment_bytes: segment?.value,
+        wal_retention_bytes: retention?.value,
         checkpoint_interval_seconds: checkpoint_interval_seconds?.value,
     })
 }

@@ -104,3 +104,33 @@ fn restarts_that_never_become_whole_pile_logs_and_slots_up() {
     assert_eq!(most_per_region(&node), (21, 21));
     assert!(node.read(&["k"], vec![]).ends_with(": 21\n"), "the value is exact all the same");
 }
+
+#[test]
+fn a_region_without_data_is_past_its_mark_once_it_holds_what_those_it_met_had_then() {
+    let mut writer = Node::started(1, 1, &[1, 2, 3]);
+    for at in 0..2 {
+        writer.done(plain(vec![add("a", at + 1)]));
+    }
+    let mut node = Node::open(options(2, 9, &[1, 2, 3]), None, &[]);
+    assert_eq!(node.replica.joining(), None, "it is for the shell to say that there was no data");
+    node.replica.begin_joining();
+    node.start();
+    let report = |node: &Node| {
+        let it = node.replica.joining().expect("region 3 is away: it does not become whole");
+        (it.met_count, it.has_mark, it.is_behind)
+    };
+    assert_eq!(report(&node), (0, false, false));
+    node.peer_up(1, 1, 1);
+    let ends = [position(1, 1, 2)];
+    node.peer_answer(1, 1, &ends, &ends);
+    assert_eq!(report(&node), (1, true, true));
+    let batches = writer.appended.clone();
+    node.remote(1, 1, &batches[0]);
+    node.durable(position(1, 1, 1));
+    assert_eq!(report(&node), (1, true, true), "half of it is not enough");
+    // Another answer of the same region moves the mark no further.
+    node.peer_answer(1, 1, &[position(1, 1, 7)], &[position(1, 1, 7)]);
+    node.remote(1, 1, &batches[1]);
+    node.durable(position(1, 1, 2));
+    assert_eq!(report(&node), (1, true, false));
+}

@@ -26,6 +26,8 @@ pub struct ClusterOptions {
     pub paths: Vec<(String, String, LinkConditions)>,
     /// More arguments of every `serve`, such as `--durability interval`.
     pub serve_arguments: Vec<OsString>,
+    /// Lines for the section `[storage]` of every region's file.
+    pub storage: Vec<String>,
     /// How long a daemon may take until it is ready.
     pub ready_timeout: Duration,
 }
@@ -42,6 +44,7 @@ impl ClusterOptions {
             links: None,
             paths: Vec::new(),
             serve_arguments: Vec::new(),
+            storage: Vec::new(),
             ready_timeout: Duration::from_secs(30),
         }
     }
@@ -59,6 +62,11 @@ impl ClusterOptions {
         self.links.get_or_insert_default();
         self.paths.push((a.to_owned(), b.to_owned(), conditions));
         self
+    }
+
+    /// A region's file with the lines for its storage.
+    pub(super) fn with_storage(&self, file: &str) -> String {
+        file.replacen("[storage]\n", &format!("[storage]\n{}\n", self.storage.join("\n")), 1)
     }
 
     pub(super) fn init_arguments(&self, base_port: u16) -> Vec<OsString> {

@@ -69,6 +69,43 @@ fn only_batches_behind_the_checkpoint_are_handed_over_and_pruned_logs_go_on() {
 }
 
 #[test]
+fn a_shard_that_is_too_long_lets_go_of_the_oldest_as_far_as_needed_and_keeps_what_may_not_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FileDisk::open(dir.path()).unwrap();
+    let (mut store, ..) = open(&disk, &BTreeMap::new());
+    let mut pens: Vec<Pen> = (1..=3).map(|id| Pen::new(log_of(id))).collect();
+    for (pen, count) in pens.iter_mut().zip([60, 30, 10]) {
+        (0..count).for_each(|_| store.append(&pen.next(1_000)).unwrap());
+    }
+    store.sync_dirty();
+    let may_go = |id, through, has_ended| MayGo { log: log_of(id), through: Seq(through), has_ended };
+    let all = [may_go(1, 60, false), may_go(2, 30, false), may_go(3, 10, true)];
+    let (full, ended) = (store.bytes_on_disk(), store.log(log_of(3)).unwrap().index().bytes_on_disk());
+    assert_eq!(store.shrink(&all, full).unwrap(), []);
+    // What has ended goes first, as a whole.
+    assert_eq!(store.shrink(&all, full - 1).unwrap(), [(log_of(3), Seq(10))]);
+    assert!(store.log(log_of(3)).is_none());
+    assert_eq!(store.shrink(&all, full - ended).unwrap(), []);
+    // Then the longest log gives, and no more than one segment beyond what is asked.
+    let gone = store.shrink(&all, full - ended - 10_000).unwrap();
+    let [(log, through)] = gone[..] else { panic!("{gone:?}") };
+    assert_eq!(log, log_of(1));
+    let left = store.bytes_on_disk();
+    assert!((full - ended - 15_000..=full - ended - 10_000).contains(&left), "{left} of {full}");
+    assert_eq!(store.log(log_of(1)).unwrap().index().first(), Some(through.next()));
+    assert_eq!(store.read(log_of(2), Seq(1), usize::MAX).unwrap().len(), 30);
+    // What a checkpoint does not cover stays, and each log's newest segment.
+    let some = [may_go(1, 60, false), may_go(2, 5, false)];
+    store.shrink(&some, 0).unwrap();
+    assert_eq!(store.log(log_of(1)).unwrap().index().segments().len(), 1);
+    let first = store.log(log_of(2)).unwrap().index().first();
+    assert!(first > Some(Seq(1)) && first <= Some(Seq(6)), "{first:?}");
+    drop(store);
+    let known = BTreeMap::from([(log_of(1), pens[0].end), (log_of(2), pens[1].end)]);
+    assert!(open(&disk, &known).2.iter().all(|log| log.damage.is_empty()));
+}
+
+#[test]
 fn inspecting_reads_what_is_there_without_the_lock_and_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let disk = FileDisk::open(dir.path()).unwrap();

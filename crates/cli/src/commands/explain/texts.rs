@@ -113,6 +113,12 @@ pub(super) const fn explanation(code: RejectCode) -> Explanation {
             NOTHING,
             "Try again after `retry_after_ms`, with fewer requests at a time or more ops in each.",
         ),
+        RejectCode::Joining => (
+            "This region is new, or its data directory was lost: it takes writes, and refuses reads until it holds what the \
+             others held when it came.",
+            NOTHING,
+            "Try again after `retry_after_ms`, or read in another region; `tombolo status` shows what it waits for.",
+        ),
         RejectCode::StorageFull => (
             "The disk is full; reads go on.",
             NOTHING,

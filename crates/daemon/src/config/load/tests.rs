@@ -113,6 +113,7 @@ fn the_least_that_a_cluster_needs_is_read_with_all_defaults() {
     assert_eq!(region.storage.dir, fixture.path().join("data/eu-west"));
     assert_eq!(region.storage.durability, Durability::Sync);
     assert_eq!((region.storage.flush_interval_ms, region.storage.checkpoint_interval_seconds), (5, 60));
+    assert_eq!(region.storage.wal_retention_bytes, 4 << 30);
     assert_eq!((region.max_drift_ms, region.session_numbers_max, region.window_seconds), (500, 1024, 86_400));
     assert_eq!(region.key, fixture.path().join("pki/eu-west.key"));
     assert_eq!((config.tenants[0].name.as_str(), config.tenants[0].id.0), ("default", 1));
@@ -126,7 +127,7 @@ fn every_optional_key_is_read_from_its_section() {
         .with_end(
             "regions/eu-west.toml",
             "durability = \"interval\"\nflush_interval_ms = 20\n\
-             segment_bytes = 33_554_432\ncheckpoint_interval_seconds = 0\n\
+             segment_bytes = 33_554_432\nwal_retention_bytes = 1_073_741_824\ncheckpoint_interval_seconds = 0\n\
              [limits]\nconnections_max = 10\nrequest_ops_max = 11\nrequest_bytes_max = 2048\nvalue_bytes_max = 12\n\
              waiters_max = 13\nawait_ms_max = 14\n",
         );
@@ -136,6 +137,7 @@ fn every_optional_key_is_read_from_its_section() {
     let storage = &region.storage;
     assert_eq!((storage.durability, storage.flush_interval_ms), (Durability::Interval, 20));
     assert_eq!((storage.segment_bytes, storage.checkpoint_interval_seconds), (32 << 20, 0));
+    assert_eq!(storage.wal_retention_bytes, 1 << 30);
     let limits = &region.limits;
     assert_eq!((limits.connections_max, limits.request_ops_max, limits.request_bytes_max), (10, 11, 2048));
     assert_eq!((limits.value_bytes_max, limits.waiters_max, limits.await_ms_max), (12, 13, 14));
@@ -160,7 +162,7 @@ fn unknown_keys_are_errors_with_the_nearest_valid_key() {
     cluster.toml:9:1: unknown key `tokn`; did you mean `token`?
     regions/eu-west.toml:10:1: unknown key `durabilty`; did you mean `durability`?
     regions/eu-west.toml:11:1: unknown key `max_drift_ms`; `max_drift_ms` stands at the top of the file, before the first section
-    regions/eu-west.toml:12:1: unknown key `colour`; valid here: `dir`, `durability`, `flush_interval_ms`, `segment_bytes`, `checkpoint_interval_seconds`
+    regions/eu-west.toml:12:1: unknown key `colour`; valid here: `dir`, `durability`, `flush_interval_ms`, `segment_bytes`, `wal_retention_bytes`, `checkpoint_interval_seconds`
     regions/us-east.toml:8:1: unknown key `durability`; `durability` belongs into section `storage`
     regions/us-east.toml:9:2: unknown key `storge`; did you mean `storage`?
     "#);
