@@ -4,6 +4,8 @@
 //! before a difference is installed) is not in it. Bound: 20 ms in the median of five. Prints a line for each way of
 //! coming together, and fails above the bound if `HEAL_ASSERT_MS` names one.
 
+#![allow(clippy::print_stdout, reason = "it prints what it measured")]
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;

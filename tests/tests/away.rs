@@ -114,7 +114,7 @@ async fn a_region_away_past_the_retention_bound_comes_back_by_difference_with_ex
             write(client, &mut oracle, "meanwhile", 3).await;
         }
         before = before.max(log_bytes(&dir));
-        ["eu", "us"].map(|region| bed.checkpoint(region));
+        ["eu", "us"].iter().for_each(|region| bed.checkpoint(region));
         after = log_bytes(&dir);
         tell(&format!("away, round {round}: the logs of eu take {after} bytes"));
     }
@@ -124,8 +124,8 @@ async fn a_region_away_past_the_retention_bound_comes_back_by_difference_with_ex
     for key in gone.iter().filter(|key| key.starts_with("name")) {
         oracle.record_delete(key, session.register(key.as_str()).delete().await.unwrap().stamp.unwrap());
     }
-    ["eu", "us"].map(|region| bed.checkpoint(region));
-    ["eu", "us"].map(|region| bed.checkpoint(region));
+    ["eu", "us"].iter().for_each(|region| bed.checkpoint(region));
+    ["eu", "us"].iter().for_each(|region| bed.checkpoint(region));
     assert!(before > KEPT_BYTES_MAX, "{before} bytes were written: that takes no pruning");
     assert!(after <= KEPT_BYTES_MAX, "{after} bytes are kept, of at most {KEPT_BYTES_MAX}");
     let finding = bed.finding("eu", "retention_passed").unwrap();
@@ -183,7 +183,7 @@ async fn where_logs_are_kept_long_enough_the_same_region_comes_back_by_its_batch
         write(client, &mut oracle, "meanwhile", 6).await;
     }
     for _ in 0..3 {
-        ["eu", "us"].map(|region| bed.checkpoint(region));
+        ["eu", "us"].iter().for_each(|region| bed.checkpoint(region));
     }
     assert!(log_bytes(&bed.dir().join("data/eu")) > KEPT_BYTES_MAX);
     assert_eq!(bed.finding("eu", "retention_passed"), None);

@@ -260,8 +260,9 @@ async fn hold_share(region: &Region, shard: ShardId, at_most: Vec<(Position, boo
         None => {}
     }
     let look = move |replica: &Replica, _| {
-        passed.retain(|&log, &mut seq| !replica.lacking(log, seq).is_empty());
-        let lacking: BTreeSet<_> = passed.iter().flat_map(|(&log, &seq)| replica.lacking(log, seq)).collect();
+        passed.retain(|&log, &mut seq| !replica.members_lacking(log, seq).is_empty());
+        let lacking: BTreeSet<_> =
+            passed.iter().flat_map(|(&log, &seq)| replica.members_lacking(log, seq)).collect();
         (passed, lacking)
     };
     let (passed, lacking) = shared.shards.inspect(shard, look).await.map_err(|_| stopping())?;

@@ -145,7 +145,7 @@ fn stage_of(shards: &[Option<JoinReport>], is_late: bool) -> Stage {
     // Where all who answered have nothing either, only all together prove that there is nothing.
     let knows = joining.iter().any(|shard| shard.has_mark) || joining.len() < shards.len();
     let enough = |shard: &&JoinReport| shard.met_count >= if knows { 1 } else { shard.others_count };
-    match joining.iter().all(|shard| enough(shard)) {
+    match joining.iter().all(enough) {
         true => Stage::Done,
         false if is_late => Stage::Alone,
         false => Stage::Unmet,

@@ -7,7 +7,7 @@ use crate::input::{Link, Now};
 use crate::links::LinkFacts;
 use crate::logs::{LogName, log_id};
 use crate::members::MARKER;
-use crate::peers::Cursor;
+use crate::peers::{Cursor, Peer};
 use crate::progress::Behind;
 use crate::replica::Replica;
 
@@ -234,17 +234,17 @@ impl Replica {
         });
         standing.chain(ended).collect()
     }
+
     /// Members that have not applied a log through `seq`: what is gone of it, they have to take as a difference.
     #[must_use]
-    pub fn lacking(&self, log: LogId, seq: Seq) -> Vec<RegionId> {
+    pub fn members_lacking(&self, log: LogId, seq: Seq) -> Vec<RegionId> {
         let name = (log.region, log.epoch);
         let resolved = self.state.logs.resolve(name, seq);
-        let lacks = |region: &RegionId| {
-            let applied = |(name, seq): (LogName, Seq)| {
-                self.peers.peers.get(region).is_some_and(|peer| peer.applied.get(name.0, name.1) >= seq)
-            };
-            *region != self.options.region && !applied((name, seq)) && !resolved.is_some_and(applied)
+        let lacks = |peer: &Peer| {
+            let applied = |(name, seq): (LogName, Seq)| peer.applied.get(name.0, name.1) >= seq;
+            !applied((name, seq)) && !resolved.is_some_and(applied)
         };
-        self.options.members.iter().copied().filter(lacks).collect()
+        let peers = self.peers.peers.iter();
+        peers.filter(|(_, peer)| lacks(peer)).map(|(&region, _)| region).collect()
     }
 }
