@@ -54,7 +54,9 @@ fn main() {
             let changed =
                 |keys: &[Bytes]| -> Vec<Bytes> { keys.iter().skip(round).step_by(stride).cloned().collect() };
             let changed = [changed(&counters), changed(&registers)];
-            [1, 2].map(|at| write(&mut regions, at, [&changed[0], &changed[1]]));
+            for at in [1, 2] {
+                write(&mut regions, at, [&changed[0], &changed[1]]);
+            }
             assert!(!regions.are_equal(), "the cut holds");
             if is_pruned {
                 regions.prune();

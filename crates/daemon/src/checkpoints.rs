@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dashmap::{DashMap, DashSet};
 use tokio::sync::{mpsc, watch};
-use tombolo_causality::{LogId, Seq, ShardId};
+use tombolo_causality::{LogId, RegionId, Seq, ShardId};
 use tombolo_codec::{Checkpoint, Position, Reject, RejectCode};
 use tombolo_replica::{Difference, Input, Mending, Notice, Replica, joined};
 use tombolo_wal::{Errand, MayGo};
@@ -19,6 +19,13 @@ const PARTS_AT_ONCE: usize = 8;
 /// Pause before an errand is offered again to a committer that took none.
 const ERRAND_AGAIN: Duration = Duration::from_millis(5);
 
+/// What of a shard went beyond what all members hold.
+#[derive(Debug, Clone, Default)]
+struct Passed {
+    through: BTreeMap<LogId, Seq>,
+    lacking: BTreeSet<RegionId>,
+}
+
 /// What of the logs went in this process.
 #[derive(Debug, Default)]
 pub(crate) struct Pruned {
@@ -27,17 +34,18 @@ pub(crate) struct Pruned {
     /// A sealed log stays in every later checkpoint, so it is offered each time; pruning it again would list and sync
     /// directories in the thread that commits, for each log that ever ended.
     whole: DashSet<LogId, foldhash::fast::FixedState>,
-    /// Through where logs went though a member lacks that.
-    passed: DashMap<ShardId, BTreeMap<LogId, Seq>, foldhash::fast::FixedState>,
+    /// Of each shard, through where logs went though a member lacks that, and which members do.
+    passed: DashMap<ShardId, Passed, foldhash::fast::FixedState>,
 }
 
 impl Pruned {
-    fn passed(&self, shard: ShardId) -> BTreeMap<LogId, Seq> {
+    fn passed(&self, shard: ShardId) -> Passed {
         self.passed.get(&shard).map(|passed| passed.clone()).unwrap_or_default()
     }
 
-    fn note_passed(&self, shard: ShardId, passed: BTreeMap<LogId, Seq>) {
-        self.passed.insert(shard, passed);
+    /// Who lacks something that went, of any shard.
+    fn lacking(&self) -> BTreeSet<RegionId> {
+        self.passed.iter().flat_map(|passed| passed.lacking.clone()).collect()
     }
 
     /// What is left to prune.
@@ -255,30 +263,30 @@ async fn hold_share(region: &Region, shard: ShardId, at_most: Vec<(Position, boo
     let shrunk = shared.storage.run(|reply| Errand::Shrink { shard, ends, bytes_max, reply }).await;
     let mut passed = shared.pruned.passed(shard);
     match shrunk {
-        Some(Ok(gone)) => passed.extend(gone),
+        Some(Ok(gone)) => passed.through.extend(gone),
         Some(Err(error)) => tracing::warn!("shard {shard} was not held to its share: {error}"),
         None => {}
     }
     let look = move |replica: &Replica, _| {
-        passed.retain(|&log, &mut seq| !replica.members_lacking(log, seq).is_empty());
-        let lacking: BTreeSet<_> =
-            passed.iter().flat_map(|(&log, &seq)| replica.members_lacking(log, seq)).collect();
-        (passed, lacking)
+        passed.through.retain(|&log, &mut seq| !replica.members_lacking(log, seq).is_empty());
+        let through = passed.through.iter();
+        passed.lacking = through.flat_map(|(&log, &seq)| replica.members_lacking(log, seq)).collect();
+        passed
     };
-    let (passed, lacking) = shared.shards.inspect(shard, look).await.map_err(|_| stopping())?;
-    let (code, place) = ("retention_passed", format!("shard {shard}"));
-    if lacking.is_empty() {
-        shared.outlets.findings.clear(code, &place);
+    let passed = shared.shards.inspect(shard, look).await.map_err(|_| stopping())?;
+    shared.pruned.passed.insert(shard, passed);
+    let names: Vec<_> = shared.pruned.lacking().into_iter().map(|member| region.name(member)).collect();
+    let (code, place) = ("retention_passed", "region");
+    if names.is_empty() {
+        shared.outlets.findings.clear(code, place);
     } else {
-        let names: Vec<_> = lacking.into_iter().map(|member| region.name(member)).collect();
         let text = format!(
             "the log is longer than wal_retention_bytes allows, so parts went that {} lacks: it takes the difference \
              when it is back",
             names.join(", ")
         );
-        shared.outlets.findings.raise(&place, &Notice { code, text });
+        shared.outlets.findings.raise(place, &Notice { code, text });
     }
-    shared.pruned.note_passed(shard, passed);
     Ok(())
 }
 

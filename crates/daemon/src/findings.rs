@@ -22,10 +22,12 @@ pub const FINDING_CODES: &[&str] = &[
     "fork",
     "hello_refused",
     "inherited",
+    "joining",
     "log_unreadable",
     "members_not_saved",
     "misplaced",
     "removed",
+    "retention_passed",
     "rot",
     "storage_failed",
     "storage_full",
@@ -43,7 +45,7 @@ fn advice(code: &str) -> (&'static str, &'static str) {
         "clock_ahead" | "token_ahead" => {
             ("warning", "check the time service of that region: chronyc tracking")
         }
-        "inherited" => ("info", "tombolo status"),
+        "inherited" | "joining" => ("info", "tombolo status"),
         "clock_skew" => ("error", "correct this machine's clock: chronyc makestep"),
         "storage_full" => ("error", "make room on the data directory's disk: df -h"),
         "storage_failed" => ("error", "check the disk (dmesg), then restart the daemon"),

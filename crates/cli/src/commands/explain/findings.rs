@@ -75,6 +75,18 @@ pub(super) const FINDINGS: &[FindingText] = &[
         "Look at the disk of the data directory: df -h, dmesg.",
     ),
     text(
+        "joining",
+        "This region began without data. It takes writes, and refuses reads until it holds what the others held when it \
+         came.",
+        "Wait; `tombolo lag --watch` shows how far it is. Read in another region meanwhile.",
+    ),
+    text(
+        "retention_passed",
+        "The log grew beyond `storage.wal_retention_bytes` while a member was away, so parts of it went. That member takes \
+         the entries in which the states differ when it is back; nothing is lost.",
+        "Bring the member back, or raise `wal_retention_bytes` if such absences are to be healed by the log.",
+    ),
+    text(
         "log_unreadable",
         "Batches that a peer wants cannot be read from the files here.",
         "Check the disk: dmesg; then `tombolo wal inspect`.",
