@@ -76,7 +76,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "M", default_value_t = 1_000_000, requires = "ops",
         value_parser = clap::value_parser!(u32).range(2..=50_000_000))]
     cells: u32,
-    /// With --ops: how the two sides come together
+    /// With --ops: how the two sides come together; a difference takes more ops than a region keeps in memory of its log,
+    /// 4 MiB in each shard
     #[arg(long, value_enum, default_value = "resume", requires = "ops")]
     mode: Mode,
     /// With --ops: how many cuts and heals
