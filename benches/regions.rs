@@ -40,6 +40,7 @@ pub fn options(region: RegionId, members: Vec<RegionId>) -> Options {
         drift_ms_max: 500,
         session_numbers_max: 1_024,
         window_ms: 86_400_000,
+        peer_limits: tombolo_replica::PeerLimits::default(),
     }
 }
 
