@@ -50,15 +50,16 @@ async fn a_link_cut_in_one_direction_is_named_and_after_it_heals_writes_flow_bot
     for (from, to) in [("eu", "ap"), ("ap", "eu")] {
         relay.cut_one_way(from, to).unwrap();
         // A connection needs both directions: neither side may call the other well.
-        let noticed = bed.until("both sides notice", 10, |bed| {
+        let noticed = bed.until("both sides notice", 15, |bed| {
+            let is_named =
+                |peer: &serde_json::Value| peer["state"] == "unreachable" || peer["state"] == "stalled";
             let ends = [(from, to), (to, from)];
-            let well = ends.iter().find(|(a, b)| bed.peer(a, b)["state"] == "ok");
-            well.map(|(a, b)| format!("{a} calls {b} ok"))
+            let unnamed = ends.iter().find(|(a, b)| !is_named(&bed.peer(a, b)));
+            unnamed.map(|(a, b)| format!("{a} calls {b} {}", bed.peer(a, b)["state"]))
         });
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         for (a, b) in [(from, to), (to, from)] {
-            let state = bed.peer(a, b)["state"].as_str().unwrap().to_owned();
-            assert!(["unreachable", "stalled"].contains(&state.as_str()), "{a} calls {b} {state}");
+            assert_ne!(bed.peer(a, b)["state"], "ok", "{a} calls {b} ok though one direction is cut");
         }
         // Over the third region nothing is late: any member serves any log.
         assert_eq!(bed.peer(from, "us")["state"], "ok");
