@@ -52,6 +52,15 @@ impl World {
                 let written = (write.stamp, value, write.expires_at, Dot { log, seq: Seq(seq.0) });
                 writes.entry(write.cell.key.to_vec()).or_default().push(written);
             }
+            // A conditional add carries the delete it was admitted under, also where that went with a disk (F28).
+            for conditional in batch.records().conditionals() {
+                for (cell, generation, _) in &conditional.adds {
+                    if let Some(generation) = *generation {
+                        let stamp = deletes.entry(cell.key.to_vec()).or_insert(generation);
+                        *stamp = generation.max(*stamp);
+                    }
+                }
+            }
             for add in batch.records().adds().filter(|add| !add.cell.key.starts_with(b"a")) {
                 adds.entry(add.cell.key.to_vec()).or_default().push((
                     log,
