@@ -132,4 +132,10 @@ mutants! {
     QueueWithoutBound = "queue-without-bound",
     /// A cut stays open when the connection of the peer that reads it ends (R9).
     CutOutlivesLink = "cut-outlives-link",
+    /// What members held before a region was removed counts as what they hold since (F31).
+    AnswersOutliveMembership = "answers-outlive-membership",
+    /// Batches of a removed region are taken after its heir took its logs over (R10).
+    RemovedBatchTaken = "removed-batch-taken",
+    /// Garbage is declared stable while a removed region's logs were not taken over (F32).
+    StableBeforeInherited = "stable-before-inherited",
 }

@@ -10,6 +10,7 @@
 use tombolo_causality::{Epoch, RegionId, Seq};
 use tombolo_codec::records::Seal;
 use tombolo_codec::{Reject, RejectCode, Roster, Standing};
+use tombolo_mutants::{Mutant, is_planted};
 
 use crate::effect::Effect;
 use crate::input::Now;
@@ -63,7 +64,9 @@ impl Replica {
             }
         }
         // What members held before they knew may have grown by what the removed region sent them since (F9d, F31).
-        self.peers.void_answers();
+        if !is_planted(Mutant::AnswersOutliveMembership) {
+            self.peers.void_answers();
+        }
         self.stability.void_round();
         if let Some(slowest) = self.slowest_ack() {
             self.progress.acked(slowest);
@@ -115,7 +118,7 @@ impl Replica {
     pub(crate) fn is_late(&self, name: LogName) -> bool {
         let logs = &self.state.logs;
         let is_closed = logs.sealed((name.0, MARKER)).is_some() || self.inheriting.contains(&name.0);
-        is_closed && logs.sealed(name).is_none()
+        is_closed && logs.sealed(name).is_none() && !is_planted(Mutant::RemovedBatchTaken)
     }
 
     /// Whether all that removed regions wrote was taken over here: before that, nothing is stable, because nobody waits

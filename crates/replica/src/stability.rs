@@ -111,7 +111,7 @@ impl Replica {
             && through > self.stability.stated
             && has_garbage
             && !self.state.garbage.has_stables_of(own)
-            && self.are_removed_sealed()
+            && (self.are_removed_sealed() || is_planted(Mutant::StableBeforeInherited))
         {
             self.stability.round = Some(Round { through, answers: BTreeMap::new() });
         }

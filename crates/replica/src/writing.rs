@@ -193,9 +193,10 @@ impl Replica {
         if self.state.logs.end(name) > Seq::ZERO {
             return vec![name];
         }
-        // Its epoch left no log here: a later one of its home holds the number.
+        // Its epoch left no log here: a later one of its home, or of whoever took that over, holds the number.
         let standing = self.state.logs.vector().iter().map(|(name, _)| name);
-        standing.filter(|name| name.0 == session.id.home).collect()
+        let authority = self.authority_of(session.id.home);
+        standing.filter(|name| name.0 == session.id.home || name.0 == authority).collect()
     }
 
     pub(crate) fn stage(&mut self, part: &WritePart, key: &[u8], step: &Step) {

@@ -203,7 +203,7 @@ impl World {
         }
         let is_forged = sent.purpose == Purpose::Forged;
         self.check_yes(node, shard, (attempt, at), outcome)?;
-        if is_forged {
+        if is_forged || self.is_gone(node) {
             return Ok(());
         }
         let add = self.clients.requests[request].portions[at].add;
@@ -241,6 +241,7 @@ impl World {
             | RejectCode::Overflow
             | RejectCode::Malformed
             | RejectCode::Busy => None,
+            RejectCode::Removed if !self.truth.gone.is_empty() => None,
             _ => return Err(format!("a write was refused: {reject}")),
         };
         if reject.code == RejectCode::StorageFull {

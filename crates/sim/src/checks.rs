@@ -15,6 +15,7 @@ pub(crate) mod f28;
 pub(crate) mod h1;
 pub(crate) mod notices;
 pub(crate) mod r1;
+pub(crate) mod r10;
 pub(crate) mod r2;
 pub(crate) mod r3;
 pub(crate) mod r4;
@@ -74,12 +75,14 @@ impl World {
     /// A replica hands a batch to its disk.
     pub(crate) fn check_appended(&mut self, node: usize, batch: &Batch) -> Checked {
         self.check_r1(node, batch)?;
+        self.check_r10(node, batch)?;
         let is_new = self.check_w2(node, batch)?;
         if is_new {
             self.check_h1(node, batch)?;
-            self.check_seals(batch)?;
+            self.check_seals(node, batch)?;
             self.check_absorbed(node, batch)?;
             self.count_records(batch);
+            self.count_inherited(batch);
             self.truth.wrote(batch);
         }
         Ok(())
@@ -167,6 +170,9 @@ impl World {
                 self.check_registers(node, shard)?;
                 self.check_r9(node, shard)?;
             }
+        }
+        if self.chance.percent(60) {
+            self.relay_late()?;
         }
         let (node, shard) =
             (self.chance.index(self.nodes.len()), self.chance.index(usize::from(self.plan.shards)));

@@ -103,7 +103,7 @@ impl World {
     }
 
     /// Parts a region from all others, but perhaps one.
-    fn isolate(&mut self, node: usize, but: Option<usize>) {
+    pub(crate) fn isolate(&mut self, node: usize, but: Option<usize>) {
         // Longer than histories are kept, every now and then.
         let (least, most) = if self.chance.percent(25) { (8_000, 25_000) } else { (500, 12_000) };
         let delay = self.chance.range(least, most) * MS;

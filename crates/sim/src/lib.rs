@@ -18,6 +18,7 @@ mod commit;
 mod cut_disk;
 mod faults;
 mod installs;
+mod members;
 mod mesh;
 mod net;
 mod node;

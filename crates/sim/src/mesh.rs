@@ -29,7 +29,7 @@ impl World {
 
     pub(crate) fn dial(&mut self, from: usize, to: usize) {
         let Some(process) = &self.nodes[from].process else { return };
-        if process.links.contains_key(&to) {
+        if process.links.contains_key(&to) || self.is_removed_for(from, to) {
             return;
         }
         let lives = (self.nodes[from].life, self.nodes[to].life);
@@ -87,7 +87,8 @@ impl World {
                 is_ack_due: false,
             };
             process.links.insert(peer, state);
-            self.send(node, peer, CONTROL, Frame::Hello { epoch });
+            let members = self.nodes[node].document.clone();
+            self.send(node, peer, CONTROL, Frame::Hello { epoch, members });
             self.ack_soon(node, peer);
         }
         Ok(())
@@ -152,7 +153,7 @@ impl World {
                 self.input(node, shard, Input::Remote { from, link, batch })
             }
             Frame::Acks { positions, .. } => self.heard_acks(node, from, link, &positions),
-            Frame::Hello { .. } | Frame::Answer { .. } | Frame::Message(_) => Ok(()),
+            Frame::Hello { .. } | Frame::Members(_) | Frame::Answer { .. } | Frame::Message(_) => Ok(()),
         }
     }
 
@@ -238,7 +239,7 @@ impl World {
     }
 
     /// Puts a frame on the present connection to a peer, if there is one.
-    fn send(&mut self, node: usize, peer: usize, channel: usize, frame: Frame) {
+    pub(crate) fn send(&mut self, node: usize, peer: usize, channel: usize, frame: Frame) {
         let Some(process) = &self.nodes[node].process else { return };
         let Some(link) = process.links.get(&peer) else { return };
         let id = link.connection;
@@ -314,7 +315,15 @@ impl World {
             return Ok(());
         };
         match frame {
-            Frame::Hello { epoch } => {
+            Frame::Members(members) => self.heard_members(node, peer, &members).map(drop),
+            Frame::Hello { epoch, members } => {
+                if !self.heard_members(node, peer, &members)? {
+                    return Ok(());
+                }
+                let process = self.nodes[node].process.as_mut();
+                let Some(state) = process.and_then(|process| process.links.get_mut(&peer)) else {
+                    return Ok(());
+                };
                 state.peer_epoch = Some(epoch);
                 self.input_all(node, || Input::PeerUp { peer: from, epoch, link })
             }

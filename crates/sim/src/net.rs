@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tombolo_causality::{Epoch, VersionVector};
-use tombolo_codec::{Batch, PeerMessage, Position};
+use tombolo_codec::{Batch, Membership, PeerMessage, Position};
 use tombolo_replica::Link;
 
 use crate::queue::Micros;
@@ -21,7 +21,9 @@ pub(crate) const CONTROL: usize = 0;
 #[derive(Debug, Clone)]
 pub(crate) enum Frame {
     /// Who speaks.
-    Hello { epoch: Epoch },
+    Hello { epoch: Epoch, members: Membership },
+    /// Who belongs to the cluster, as its sender knows.
+    Members(Membership),
     /// What each shard holds, in answer to a hello of that epoch.
     Answer { epoch: Epoch, answers: Epoch, parts: Vec<(VersionVector, VersionVector)> },
     /// A subscription or its end.

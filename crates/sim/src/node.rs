@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tombolo_causality::{Epoch, LogId, RegionId, Seq, ShardId, Time, VersionVector};
-use tombolo_codec::{Batch, Checkpoint};
+use tombolo_codec::{Batch, Checkpoint, Membership};
 use tombolo_replica::{Link, Now, Replica, Ticket};
 use tombolo_wal::{GroupCommit, MemoryDisk};
 
@@ -34,7 +34,11 @@ pub(crate) struct Node {
     pub(crate) id: RegionId,
     pub(crate) disk: CutDisk,
     /// Images of the disk as it was.
-    pub(crate) images: Vec<MemoryDisk>,
+    pub(crate) images: Vec<(MemoryDisk, Membership)>,
+    /// Who belongs to the cluster, as its disk says.
+    pub(crate) document: Membership,
+    /// Whether its region has ever been a member.
+    pub(crate) is_declared: bool,
     pub(crate) clock: WallClock,
     pub(crate) is_relaxed: bool,
     pub(crate) sync_takes: Micros,

@@ -108,13 +108,18 @@ pub(crate) struct Plan {
     pub(crate) think: Micros,
     pub(crate) timeout: Micros,
     pub(crate) request_loss_percent: u64,
+    /// When a region is removed for good.
+    pub(crate) removals_at: Vec<Micros>,
+    /// When the last region comes, if it is not there from the beginning.
+    pub(crate) adds_at: Option<Micros>,
     /// Kinds of faults with the mean time between two.
     pub(crate) faults: Vec<(Fault, Micros)>,
 }
 
 impl Plan {
     pub(crate) fn draw(chance: &mut Chance, sabotage: Sabotage, suit: &Suit) -> Self {
-        let count = chance.range(2, 5);
+        let drawn = chance.range(2, 5);
+        let count = if suit.is_removing { drawn.max(3) } else { drawn };
         let mut is_on = || chance.percent(66);
         let (is_lossy, is_replaying, has_checkpoints, is_skewed) = (is_on(), is_on(), is_on(), is_on());
         let mut faults: Vec<Fault> = Fault::ALL.into_iter().filter(|_| is_on()).collect();
@@ -164,7 +169,23 @@ impl Plan {
         let is_hasty = suit.is_retention_short == Some(true) || chance.percent(40);
         let window = if is_hasty { chance.range(4, 6) } else { chance.range(4, 20) } * SECOND;
         let checkpoint_ms = if is_hasty { chance.range(1_000, 4_000) } else { chance.range(1_500, 15_000) };
+        // A removed region's late batches need some time to come.
+        let removals_count = match count {
+            0..3 => 0,
+            3 => usize::from(suit.is_removing || chance.percent(30)),
+            _ => {
+                if suit.is_removing || chance.percent(40) {
+                    1 + chance.index(2)
+                } else {
+                    0
+                }
+            }
+        };
+        let removals_at = (0..removals_count).map(|_| chance.range(2_000, 22_000) * MS).collect();
+        let adds_at = (count > 2 && chance.percent(25)).then(|| chance.range(1_000, 20_000) * MS);
         Self {
+            removals_at,
+            adds_at,
             shards: u16::try_from(chance.range(1, 4)).expect("four at most"),
             threads: chance.index(2) + 1,
             nodes,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use tombolo_causality::{Epoch, LogId, Seq, ShardId, VersionVector};
-use tombolo_codec::{Checkpoint, Position, Roster, Schema};
+use tombolo_codec::{Checkpoint, Position, Schema};
 use tombolo_mutants::{Mutant, is_planted};
 use tombolo_replica::{Durability, Options, Replica};
 use tombolo_wal::{
@@ -61,7 +61,7 @@ impl World {
             shard,
             region: region_of(node),
             epoch,
-            roster: Roster::of((0..self.nodes.len()).map(region_of)),
+            roster: self.nodes[node].document.roster(region_of(node)),
             durability: if is_relaxed { Durability::Relaxed } else { Durability::Sync },
             schema: Arc::new(Schema::default()),
             drift_ms_max: DRIFT_MS_MAX,
@@ -318,7 +318,8 @@ impl World {
         let restores = self.plan.faults.iter().any(|(fault, _)| *fault == crate::plan::Fault::Restore);
         if restores && is_sound {
             let image = self.nodes[node].disk.memory().durable_copy();
-            self.nodes[node].images.push(image);
+            let document = self.nodes[node].document.clone();
+            self.nodes[node].images.push((image, document));
             if self.nodes[node].images.len() > 3 {
                 self.nodes[node].images.remove(0);
             }
@@ -382,7 +383,7 @@ impl World {
         // What was written and not synced may be whole in the file, too.
         let last = self.truth.batches.range((log, Seq::ZERO)..=(log, Seq(u64::MAX))).next_back();
         let end = last.map_or(Seq::ZERO, |((_, seq), _)| *seq);
-        let mut others = (0..self.nodes.len()).filter(|&other| other != node);
+        let mut others = self.remaining().into_iter().filter(|&other| other != node);
         let holds = |other: usize| self.truth.held(other, log) >= end && self.nodes[other].is_sound();
         if self.plan.checkpoint_every.is_some() { others.all(holds) } else { others.any(holds) }
     }
@@ -394,7 +395,7 @@ impl World {
             let is_back = |&(log, seq): &(LogId, Seq)| self.holds(other, &Position { log, seq });
             lost.is_rotten || !lost.missing.iter().all(is_back)
         };
-        (0..self.nodes.len()).any(|other| other != node && lacks(other))
+        self.remaining().into_iter().any(|other| other != node && lacks(other))
     }
 
     /// Puts an old image back, or an empty disk.
@@ -405,14 +406,15 @@ impl World {
         let image = self.chance.pick(&(0..self.nodes[node].images.len()).collect::<Vec<_>>());
         // Younger images go: one put back after an older one would hold what was settled without it. A region found
         // beyond an end that was sealed has to be rebuilt from a peer.
-        let disk = match image {
+        let (disk, document) = match image {
             Some(at) if !self.chance.percent(15) => {
                 self.nodes[node].images.truncate(at + 1);
-                self.nodes[node].images[at].durable_copy()
+                let (image, document) = &self.nodes[node].images[at];
+                (image.durable_copy(), document.clone())
             }
             _ => {
                 self.nodes[node].images.clear();
-                tombolo_wal::MemoryDisk::new(self.chance.next())
+                (tombolo_wal::MemoryDisk::new(self.chance.next()), self.first_document(node))
             }
         };
         // What rot took and peers gave back may go again with this disk.
@@ -423,6 +425,7 @@ impl World {
         (missing.len()..missing_count).for_each(|_| self.rare.count(Rare::QuarantineRepaired));
         self.rare.count(Rare::RolledBack);
         self.trace(|| format!("region {}: an older disk", region_of(node)));
+        self.restore_document(node, document);
         self.nodes[node].disk = CutDisk::new(disk);
         self.nodes[node].is_rolled_back = true;
         self.nodes[node].manifest = None;

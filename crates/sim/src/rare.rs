@@ -120,13 +120,23 @@ pub enum Rare {
     KilledAfterBarrier,
     /// A barrier was told that a region restarted.
     BarrierVoided,
+    /// A region was removed for good.
+    RegionRemoved,
+    /// A region was added.
+    RegionAdded,
+    /// An heir took over what a removed region wrote.
+    HeirSealed,
+    /// A removed region's hello, or a late batch of it, was refused.
+    RemovedRefused,
+    /// An heir logged an op of a session whose home was removed.
+    HeirAbsorbed,
     /// Two regions stood at equal vectors.
     EqualVectors,
 }
 
 impl Rare {
     /// All of them, in order.
-    pub const ALL: [Self; 59] = [
+    pub const ALL: [Self; 64] = [
         Self::PowerCut,
         Self::PowerCutInside,
         Self::PowerCutInRecovery,
@@ -185,6 +195,11 @@ impl Rare {
         Self::BarrierReached,
         Self::KilledAfterBarrier,
         Self::BarrierVoided,
+        Self::RegionRemoved,
+        Self::RegionAdded,
+        Self::HeirSealed,
+        Self::RemovedRefused,
+        Self::HeirAbsorbed,
         Self::EqualVectors,
     ];
 

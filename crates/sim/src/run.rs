@@ -85,7 +85,10 @@ fn heal(world: &mut World) -> Checked {
         world.nodes[node].slow_until = 0;
         world.nodes[node].clock.offset_us = 0;
         let is_power = world.chance.percent(50);
-        world.crash(node, is_power);
+        // What was removed for good may live on, and goes on talking.
+        if world.nodes[node].is_declared && (!world.is_gone(node) || world.nodes[node].is_up()) {
+            world.crash(node, is_power);
+        }
     }
     let until = world.queue.now() + HEAL_WITHIN;
     let mut unrest = None;
@@ -109,11 +112,11 @@ fn check_healed(world: &mut World) -> Checked {
     world.check_c1()?;
     world.check_missing()?;
     for shard in 0..usize::from(world.plan.shards) {
-        for node in 0..world.nodes.len() {
+        for node in world.remaining() {
             world.check_registers(node, shard)?;
             world.check_r9(node, shard)?;
         }
-        let node = world.chance.index(world.nodes.len());
+        let node = world.chance.pick(&world.remaining()).expect("some remain");
         world.check_replay(node, shard)?;
         world.check_c3(node, shard)?;
         world.check_slots(node, shard)?;

@@ -15,6 +15,8 @@ pub(crate) struct Suit {
     pub(crate) window_bytes: Option<usize>,
     /// Whether there are no other faults.
     pub(crate) is_calm: bool,
+    /// Whether a region is removed.
+    pub(crate) is_removing: bool,
 }
 
 impl Suit {
@@ -47,6 +49,9 @@ impl Suit {
             Some(it) if Self::is_of_differences(it) => {
                 (&[Fault::Isolate, Fault::Restore, Fault::Kill], Some(true), None)
             }
+            Some(
+                Mutant::AnswersOutliveMembership | Mutant::RemovedBatchTaken | Mutant::StableBeforeInherited,
+            ) => (&[Fault::Isolate, Fault::CutBothWays], None, None),
             Some(Mutant::StableBeforeAnswers) => (&[Fault::Isolate, Fault::CutBothWays], None, Some(true)),
             Some(Mutant::WindowIgnored | Mutant::QueueWithoutBound) => {
                 (&[Fault::Isolate, Fault::Pause, Fault::Break], None, None)
@@ -57,7 +62,16 @@ impl Suit {
         let is_calm = mutant.is_some_and(Self::is_of_garbage);
         let is_of_bounds = matches!(mutant, Some(Mutant::WindowIgnored | Mutant::QueueWithoutBound));
         let window_bytes = is_of_bounds.then_some(1_500);
-        Self { faults, has_checkpoints, is_expiring, is_retention_short, window_bytes, is_calm }
+        let is_removing = mutant.is_some_and(Self::is_of_removals);
+        Self { faults, has_checkpoints, is_expiring, is_retention_short, window_bytes, is_calm, is_removing }
+    }
+
+    /// Whether it shows only where a region is removed.
+    fn is_of_removals(mutant: Mutant) -> bool {
+        matches!(
+            mutant,
+            Mutant::AnswersOutliveMembership | Mutant::RemovedBatchTaken | Mutant::StableBeforeInherited
+        )
     }
 
     /// Whether it shows only where histories are gone.

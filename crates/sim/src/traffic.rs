@@ -110,7 +110,7 @@ impl World {
             }
         }
         let mut home = self.clients.clients[client].home;
-        if !self.nodes[home].is_up() && self.chance.percent(60) {
+        if (self.is_gone(home) || !self.nodes[home].is_up()) && self.chance.percent(60) {
             home = self.chance.index(self.nodes.len());
             self.clients.clients[client].home = home;
         }
@@ -163,6 +163,7 @@ impl World {
             return;
         }
         let home = self.clients.sessions[session].home;
+        let home = self.answers_for(home);
         let node = if self.chance.percent(75) { home } else { self.chance.index(self.nodes.len()) };
         self.send_attempt(request, node, Purpose::Honest);
         if self.chance.percent(8) {
@@ -246,6 +247,9 @@ impl World {
         let Some(request) = self.chance.pick(&answered) else { return Ok(()) };
         let number = self.clients.requests[request].session.map_or(0, |(_, number)| number);
         let home = self.clients.sessions[session].home;
+        if self.is_gone(home) {
+            return Ok(());
+        }
         let is_stale = number < self.clients.sessions[session].settled;
         let purpose = if is_stale && self.chance.percent(60) { Purpose::Stale } else { Purpose::Forged };
         self.send_attempt(request, home, purpose);
@@ -371,7 +375,7 @@ impl World {
             is_any = true;
             match target.session {
                 Some((session, _)) => {
-                    let home = self.clients.sessions[session].home;
+                    let home = self.answers_for(self.clients.sessions[session].home);
                     self.send_attempt(request, home, Purpose::Honest);
                 }
                 None => self.settle(request),

@@ -2,7 +2,7 @@
 //!
 //! The world fills it from appends, syncs and recoveries; checkers compare it with what replicas claim.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tombolo_causality::{LogId, RegionId, Seq, SessionId, ShardId};
 use tombolo_codec::{Batch, Position};
@@ -25,6 +25,8 @@ pub(crate) struct Truth {
     /// Per shard and add, the batches that hold it.
     pub(crate) places: Vec<BTreeMap<usize, Vec<(LogId, Seq)>>>,
     pub(crate) numbers: BTreeMap<NumberKey, Vec<(LogId, Seq)>>,
+    /// Nodes whose region was removed: what they alone hold is given up.
+    pub(crate) gone: BTreeSet<usize>,
     /// By the log taken over: its end, and where that stands.
     pub(crate) seals: BTreeMap<LogId, (Seq, LogId, Seq)>,
     /// Of the longest batch.
@@ -53,7 +55,12 @@ impl Truth {
         }
         for seal in records.seals() {
             let sealed = LogId { shard: log.shard, region: seal.region, epoch: seal.epoch };
-            self.seals.insert(sealed, (seal.end, log, seq));
+            // A removed region may seal what its heir has sealed, or is about to.
+            if self.gone.contains(&crate::world::node_of(log.region)) {
+                self.seals.entry(sealed).or_insert((seal.end, log, seq));
+            } else {
+                self.seals.insert(sealed, (seal.end, log, seq));
+            }
         }
         self.batch_bytes_max = self.batch_bytes_max.max(batch.bytes().len());
         self.batches.insert((log, seq), batch.clone());
@@ -69,9 +76,9 @@ impl Truth {
         *held = through.max(*held);
     }
 
-    /// Whether any disk holds a batch.
+    /// Whether any member's disk holds a batch.
     pub(crate) fn is_anywhere(&self, log: LogId, seq: Seq) -> bool {
-        (0..self.held.len()).any(|node| self.held(node, log) >= seq)
+        (0..self.held.len()).any(|node| !self.gone.contains(&node) && self.held(node, log) >= seq)
     }
 
     /// Whether whoever holds a position holds what stands at another place.

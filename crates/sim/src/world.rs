@@ -58,6 +58,9 @@ pub(crate) enum Event {
     CheckAll,
     KeepImage { node: usize },
     Install { node: usize, life: u64, shard: usize, difference: Box<Difference> },
+    Remove,
+    Removed { node: usize, at: usize },
+    Add,
     Advance { node: usize, life: u64, shard: usize, install: Box<Install> },
 }
 
@@ -90,10 +93,13 @@ impl World {
         let mut chance = Chance::new(chance.next() ^ chance.next().rotate_left(17));
         let plan = Plan::draw(&mut chance, sabotage, &Suit::of(suits));
         let count = plan.nodes.len();
+        let first_count = count - usize::from(plan.adds_at.is_some());
         let node = |(at, drawn): (usize, &crate::plan::NodePlan)| Node {
             id: region_of(at),
             disk: CutDisk::new(tombolo_wal::MemoryDisk::new(seed.wrapping_mul(31) ^ at as u64)),
             images: Vec::new(),
+            document: crate::members::declared(0..first_count),
+            is_declared: at < first_count,
             clock: WallClock { offset_us: drawn.offset_us, drift_ppm: drawn.drift_ppm },
             is_relaxed: drawn.is_relaxed,
             sync_takes: drawn.sync_takes,
@@ -143,7 +149,9 @@ impl World {
     fn begin(&mut self) {
         for node in 0..self.nodes.len() {
             let delay = self.chance.range(1, 200) * MS;
-            self.queue.after(delay, Event::Boot { node, life: 0 });
+            if self.nodes[node].is_declared {
+                self.queue.after(delay, Event::Boot { node, life: 0 });
+            }
             let delay = self.chance.range(3_000, 20_000) * MS;
             self.queue.after(delay, Event::KeepImage { node });
         }
@@ -154,6 +162,12 @@ impl World {
         for (fault, mean) in self.plan.faults.clone() {
             let delay = self.chance.around(mean);
             self.queue.after(delay, Event::Strike { fault, mean });
+        }
+        for at in self.plan.removals_at.clone() {
+            self.queue.at(at, Event::Remove);
+        }
+        if let Some(at) = self.plan.adds_at {
+            self.queue.at(at, Event::Add);
         }
         self.queue.after(250 * MS, Event::CompareClocks);
         self.queue.after(900 * MS, Event::CheckAll);
@@ -242,6 +256,9 @@ impl World {
             Event::Advance { node, life, shard, install } if self.is_alive(node, life) => {
                 self.advance(node, shard, *install)
             }
+            Event::Remove => self.remove_one(),
+            Event::Removed { node, at } => self.removed(node, at),
+            Event::Add => self.add_one(),
             Event::Advance { .. } => {
                 self.rare.count(Rare::InstallCutShort);
                 Ok(())

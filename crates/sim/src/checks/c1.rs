@@ -6,7 +6,7 @@ use crate::world::{World, region_of};
 
 impl World {
     pub(crate) fn check_c1(&mut self) -> Checked {
-        for node in 0..self.nodes.len() {
+        for node in self.remaining() {
             for shard in 0..usize::from(self.plan.shards) {
                 self.check_digits(node, shard)?;
                 for (add, known) in self.clients.adds[shard].iter().enumerate() {

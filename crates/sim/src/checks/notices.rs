@@ -13,6 +13,8 @@ impl World {
         let has = |fault: Fault| self.plan.faults.iter().any(|(one, _)| *one == fault);
         let is_expected = match notice.code {
             "clock_ahead" | "token_ahead" => true,
+            "inherited" => !self.truth.gone.is_empty(),
+            "foreign_log" => self.plan.adds_at.is_some(),
             "storage_full" => has(Fault::FullDisk),
             "storage_failed" => has(Fault::SyncFailure),
             "difference_failed" => {

@@ -9,7 +9,8 @@ impl World {
     /// Whether a node's disk holds a position, whatever its replica says.
     pub(crate) fn check_held(&self, node: usize, position: &Position, what: &str) -> Checked {
         let held = self.truth.held(node, position.log);
-        if held >= position.seq {
+        // What a removed region takes over is of no account any more.
+        if held >= position.seq || self.is_gone(node) {
             return Ok(());
         }
         // A log that was taken over is held where its seal is.

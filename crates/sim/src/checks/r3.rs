@@ -14,6 +14,9 @@ impl World {
         let Some(&position) = process.shards[shard].barriers.get(&ticket) else { return Ok(()) };
         self.rare.count(Rare::BarrierReached);
         let target = node_of(region);
+        if self.is_gone(target) {
+            return Ok(());
+        }
         // A disk that rotted or came back older voids what was said before, once the region has said hello.
         let struck = &self.nodes[target];
         let present = struck.process.as_ref().map(|process| process.epoch);

@@ -12,7 +12,7 @@ impl World {
         let now = self.queue.now();
         for shard in 0..usize::from(self.plan.shards) {
             let mut first = None;
-            for node in 0..self.nodes.len() {
+            for node in self.remaining() {
                 let region = region_of(node);
                 let at = self.nodes[node].now(now);
                 let Some(replica) = self.nodes[node].replica(shard) else {
@@ -27,6 +27,9 @@ impl World {
                         replica.blocked().collect::<Vec<_>>(),
                         report.halted
                     ));
+                }
+                if let Some(why) = self.without_heir(node, shard) {
+                    return Some(why);
                 }
                 if let Some((log, why)) = report.halted.first() {
                     return Some(format!("region {region} halted {log:?}: {why}"));
@@ -81,7 +84,7 @@ impl World {
 
     /// What rot took has come back.
     pub(crate) fn check_missing(&mut self) -> Checked {
-        for node in 0..self.nodes.len() {
+        for node in self.remaining() {
             for (log, seq) in std::mem::take(&mut self.nodes[node].missing) {
                 let position = tombolo_codec::Position { log, seq };
                 // What a later seal cut off was never durable anywhere.

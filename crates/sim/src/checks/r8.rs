@@ -15,12 +15,14 @@ impl World {
         let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
         process.shards[shard].is_whole = true;
         let process = self.nodes[node].process.as_ref().expect("just seen");
+        let is_gone = |other: usize| self.is_gone(node) || self.is_gone(other);
         for &(other, log, seq) in &process.others_held {
             // What a disk lost since then is not asked for; what it still has is.
             let seq = seq.min(self.truth.held(other, log));
             let position = Position { log, seq };
             if usize::from(log.shard.0) == shard
                 && !self.nodes[other].is_rolled_back
+                && !is_gone(other)
                 && !self.holds(node, &position)
             {
                 return Err(format!(
@@ -41,10 +43,13 @@ impl World {
     }
 
     /// A batch takes logs over: at the greatest end that anybody holds durable.
-    pub(crate) fn check_seals(&self, batch: &Batch) -> Checked {
+    pub(crate) fn check_seals(&self, writer: usize, batch: &Batch) -> Checked {
+        if self.is_gone(writer) {
+            return Ok(());
+        }
         for seal in batch.records().seals() {
             let log = LogId { shard: batch.header().log.shard, region: seal.region, epoch: seal.epoch };
-            for node in 0..self.nodes.len() {
+            for node in self.remaining() {
                 let held = self.truth.held(node, log);
                 if held > seal.end {
                     return Err(format!(

@@ -18,6 +18,9 @@ impl World {
         outcome: &Outcome,
     ) -> Checked {
         let Some(sent) = self.clients.attempts.get(&attempt) else { return Ok(()) };
+        if self.is_gone(node) {
+            return Ok(());
+        }
         let (request, purpose, after) = (sent.request, sent.purpose, sent.after);
         let (is_near, is_retry) = (sent.is_after_near, sent.is_retry);
         let seen = sent.seen[at].clone();
