@@ -171,6 +171,7 @@ impl World {
                 self.check_r9(node, shard)?;
             }
         }
+        self.remind()?;
         if self.chance.percent(60) {
             self.relay_late()?;
         }

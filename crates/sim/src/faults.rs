@@ -19,6 +19,9 @@ impl World {
         let pause = self.chance.around(mean);
         self.queue.after(pause, Event::Strike { fault, mean });
         let node = self.chance.index(self.nodes.len());
+        if !self.nodes[node].is_declared {
+            return Ok(());
+        }
         let other = (node + 1 + self.chance.index(self.nodes.len() - 1)) % self.nodes.len();
         match fault {
             Fault::CutOneWay => self.cut(node, other),

@@ -117,6 +117,23 @@ impl World {
         self.rare.count(Rare::RegionRemoved);
         self.truth.gone.insert(gone);
         self.reassess_fates();
+        self.remove_at(gone, at)
+    }
+
+    /// The operator says again what went with a disk before anybody else heard of it.
+    pub(crate) fn remind(&mut self) -> Checked {
+        for gone in self.truth.gone.clone() {
+            let remaining = self.remaining();
+            let is_known = |&node: &usize| self.is_removed_for(node, gone);
+            let Some(at) = self.operated(gone).filter(|_| !remaining.iter().any(is_known)) else {
+                continue;
+            };
+            self.remove_at(gone, at)?;
+        }
+        Ok(())
+    }
+
+    fn remove_at(&mut self, gone: usize, at: usize) -> Checked {
         let mut news = self.nodes[at].document.clone();
         news.set(&name_of(gone), Standing::Removed).map_err(|error| error.to_string())?;
         self.learn(at, &news)
