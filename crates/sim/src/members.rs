@@ -123,12 +123,12 @@ impl World {
     /// The operator says again what went with a disk before anybody else heard of it.
     pub(crate) fn remind(&mut self) -> Checked {
         for gone in self.truth.gone.clone() {
-            let remaining = self.remaining();
-            let is_known = |&node: &usize| self.is_removed_for(node, gone);
-            let Some(at) = self.operated(gone).filter(|_| !remaining.iter().any(is_known)) else {
+            if self.remaining().into_iter().any(|node| self.is_removed_for(node, gone)) {
                 continue;
-            };
-            self.remove_at(gone, at)?;
+            }
+            if let Some(at) = self.operated(gone) {
+                self.remove_at(gone, at)?;
+            }
         }
         Ok(())
     }

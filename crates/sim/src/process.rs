@@ -315,7 +315,8 @@ impl World {
             return;
         }
         let is_sound = self.nodes[node].is_declared
-            && !self.nodes[node].is_rotten && self.nodes[node].manifest.is_none();
+            && !self.nodes[node].is_rotten
+            && self.nodes[node].manifest.is_none();
         let restores = self.plan.faults.iter().any(|(fault, _)| *fault == crate::plan::Fault::Restore);
         if restores && is_sound {
             let image = self.nodes[node].disk.memory().durable_copy();

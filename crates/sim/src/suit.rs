@@ -49,10 +49,12 @@ impl Suit {
             Some(it) if Self::is_of_differences(it) => {
                 (&[Fault::Isolate, Fault::Restore, Fault::Kill], Some(true), None)
             }
-            Some(
-                Mutant::AnswersOutliveMembership | Mutant::RemovedBatchTaken | Mutant::StableBeforeInherited,
-            ) => (&[Fault::Isolate, Fault::CutBothWays], None, None),
-            Some(Mutant::StableBeforeAnswers) => (&[Fault::Isolate, Fault::CutBothWays], None, Some(true)),
+            Some(Mutant::AnswersOutliveMembership | Mutant::RemovedBatchTaken) => {
+                (&[Fault::Isolate, Fault::CutBothWays], None, None)
+            }
+            Some(Mutant::StableBeforeAnswers | Mutant::StableBeforeInherited) => {
+                (&[Fault::Isolate, Fault::CutBothWays], None, Some(true))
+            }
             Some(Mutant::WindowIgnored | Mutant::QueueWithoutBound) => {
                 (&[Fault::Isolate, Fault::Pause, Fault::Break], None, None)
             }
