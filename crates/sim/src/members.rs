@@ -134,7 +134,9 @@ impl World {
     }
 
     fn remove_at(&mut self, gone: usize, at: usize) -> Checked {
+        // It may not have heard of a region that came lately.
         let mut news = self.nodes[at].document.clone();
+        news.join(&declared([gone]));
         news.set(&name_of(gone), Standing::Removed).map_err(|error| error.to_string())?;
         self.learn(at, &news)
     }

@@ -263,6 +263,22 @@ fn sessions_of_a_removed_home_are_absorbed_and_answered_by_its_heir() {
 }
 
 #[test]
+fn a_retry_at_the_heir_names_where_it_holds_what_the_home_never_logged() {
+    let mut net = Net::of(&[1, 2, 3]);
+    net.kill(3);
+    let first = numbered(session(3, 3), 1, 0, vec![add("k", 1)]);
+    assert_eq!(net.write(2, first.clone()), "yes, conditional");
+    net.tell(1, &[1, 2], &[3]);
+    net.tell(2, &[1, 2], &[3]);
+    for at in [1, 2] {
+        let again = tombolo_replica::WritePart { retry: true, ..first.clone() };
+        assert_eq!(net.write(at, again), "yes, replayed");
+        let end = net.vector(at).get(region(1), Epoch(1));
+        assert_eq!(net.answered_at, [position(1, 1, end.0)], "no token of it may be empty (F21)");
+    }
+}
+
+#[test]
 fn the_heir_floors_the_sessions_it_inherited() {
     const DAY: u64 = 86_400;
     let mut net = Net::of(&[1, 2, 3]);

@@ -30,6 +30,8 @@ pub(crate) struct Net {
     links: BTreeMap<(u16, u16), Link>,
     links_count: u64,
     pub(crate) seconds: u64,
+    /// What the last yes named.
+    pub(crate) answered_at: Vec<Position>,
 }
 
 fn id(region: RegionId) -> u16 {
@@ -142,7 +144,8 @@ impl Net {
         self.handle(at, Input::Write { ticket, part: Box::new(part) });
         self.run();
         match self.sides.get_mut(&at).expect("it runs").answers.pop() {
-            Some(Answer::Written(Ok(Outcome { replayed, conditional, .. }))) => {
+            Some(Answer::Written(Ok(Outcome { replayed, conditional, positions, .. }))) => {
+                self.answered_at = positions.to_vec();
                 let how = [(replayed, ", replayed"), (conditional, ", conditional")];
                 how.iter().filter(|(is, _)| *is).fold("yes".to_owned(), |text, (_, how)| text + how)
             }
