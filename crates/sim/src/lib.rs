@@ -6,9 +6,8 @@
 //! seed, or starts a thread. Start at [`run`]; then `world.rs` (what happens), `faults.rs` (what strikes), `checks.rs`
 //! (what must hold).
 //!
-//! What it leaves out: membership changes, difference and snapshot (no region is ever so far behind that logs alone do
-//! not bring it back: where disks rot or come back older, nothing is pruned), TLS and QUIC (a connection is a stream
-//! that breaks), two live processes of one region.
+//! What it leaves out: TLS and QUIC (a connection is a stream that breaks), two live processes of one region, regions
+//! that drain, and disks that come back from before a removal while the removed region lives on.
 
 mod answers;
 mod chance;
