@@ -120,8 +120,19 @@ impl World {
         self.remove_at(gone, at)
     }
 
-    /// The operator says again what went with a disk before anybody else heard of it.
+    /// The operator says again what went with a disk, or a region, before anybody else heard of it.
     pub(crate) fn remind(&mut self) -> Checked {
+        for added in self.remaining() {
+            let knows = |node: usize| self.nodes[node].document.get(region_of(added)).is_some();
+            if self.remaining().into_iter().any(|node| node != added && knows(node)) {
+                continue;
+            }
+            if let Some(at) = self.operated(added) {
+                let mut news = self.nodes[at].document.clone();
+                news.join(&declared([added]));
+                self.learn(at, &news)?;
+            }
+        }
         for gone in self.truth.gone.clone() {
             if self.remaining().into_iter().any(|node| self.is_removed_for(node, gone)) {
                 continue;
