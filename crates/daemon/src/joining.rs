@@ -17,7 +17,10 @@ use crate::service::Region;
 /// The file that says so.
 const FILE: &str = "joining";
 /// How long reads wait for a first member to answer.
-const ALONE_AFTER: Duration = Duration::from_secs(2);
+const ALONE_AFTER: Duration = Duration::from_secs(1);
+/// How long a read waits for the mark to be passed before it is refused: longer than from one look to the next, so that
+/// what a barrier has reached is read.
+const BEHIND_WAIT: Duration = Duration::from_millis(500);
 /// From one look at the shards to the next.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The same where nobody answers.
@@ -76,7 +79,7 @@ impl Joining {
         *self.stage.borrow() == Stage::Done
     }
 
-    /// Waits for the first answer of a member, if none has come yet.
+    /// Waits for the first answer of a member, if none has come yet, and a moment for the mark to be passed.
     ///
     /// Errors: `joining` while less is here than others had.
     pub(crate) async fn check(&self) -> Result<(), Reject> {
@@ -85,9 +88,9 @@ impl Joining {
         }
         let mut stage = self.stage.subscribe();
         // The sender lives as long as what is asked here.
-        let stage =
-            stage.wait_for(|stage| *stage != Stage::Unmet).await.map_or(Stage::Behind, |stage| *stage);
-        if stage != Stage::Behind {
+        let _ = stage.wait_for(|stage| *stage != Stage::Unmet).await;
+        let is_past = stage.wait_for(|stage| *stage != Stage::Behind);
+        if let Ok(Ok(_)) = tokio::time::timeout(BEHIND_WAIT, is_past).await {
             return Ok(());
         }
         let text = "this region began without data and has yet to take over what others hold; ask again, or another \
