@@ -111,6 +111,7 @@ pub(crate) fn nightly(root: &Path) -> bool {
         "--",
         "run",
         "--all-rare",
+        "--removals",
         "--keep-going",
     ];
     let seeds = [&sim[..], &["--seeds", "30000", "--from", &night]].concat();
