@@ -196,7 +196,11 @@ impl Replica {
         let mut fetching = Fetching {
             questions: Questions::of(cut, sums.as_deref().map(largest)),
             registers: BTreeMap::new(),
-            difference: Difference { state: head, absent: Absent::default() },
+            difference: Difference {
+                state: head,
+                absent: Absent::default(),
+                compared: self.state.logs.all_held(),
+            },
         };
         match sums {
             Some(sums) => self.compare(&sums, &mut fetching),

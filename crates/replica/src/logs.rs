@@ -85,6 +85,12 @@ impl Logs {
         self.sealed(name).map_or_else(|| self.end(name), |sealed| sealed.end)
     }
 
+    /// Through which batch every log's content is in this state: those that stand, and those that were taken over.
+    pub(crate) fn all_held(&self) -> BTreeMap<LogName, Seq> {
+        let sealed = self.sealed.iter().map(|(&name, sealed)| (name, sealed.end));
+        self.vector.iter().chain(sealed).collect()
+    }
+
     /// Whether this state holds a log through `seq`.
     pub(crate) fn holds(&self, name: LogName, seq: Seq) -> bool {
         self.held(name) >= seq

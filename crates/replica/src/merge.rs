@@ -13,7 +13,7 @@ use tombolo_codec::checkpoint::{
     CellContent, CellState, ConditionalState, FloorState, LogEnd, SealedLog, StableState,
 };
 use tombolo_codec::records::Seal;
-use tombolo_crdt::{Counter, Dot};
+use tombolo_crdt::{Counter, Dot, Register};
 use tombolo_mutants::{Mutant, is_planted};
 
 use crate::cells::{CellKey, counter_of, register_of};
@@ -46,6 +46,9 @@ pub struct Difference {
     pub state: Checkpoint,
     /// What the other region does not have of the registers here.
     pub absent: Absent,
+    /// Through which batch every log was held here when the two states were compared. What came since is in no digest
+    /// that the other region was told, so it says nothing about that either.
+    pub compared: BTreeMap<LogName, Seq>,
 }
 
 /// Registers that the other region does not have.
@@ -55,6 +58,21 @@ pub enum Absent {
     Unsent,
     /// These: tenant and key.
     These(BTreeSet<(TenantId, Box<[u8]>)>),
+}
+
+impl Difference {
+    /// Whether the other region does not have a register that is here; `dot` is where it was written.
+    fn is_absent(&self, name: &CellKey, dot: Dot<LogName>) -> bool {
+        match &self.absent {
+            Absent::Unsent => true,
+            Absent::These(names) => {
+                // It was not here when the two were compared, and of what the other region had then, all was sent.
+                let is_newer = self.compared.get(&dot.log).is_none_or(|held| dot.seq > *held);
+                let is_newer = is_newer && !is_planted(Mutant::NewcomerStays);
+                is_newer || names.contains(&(name.tenant, name.key.clone()))
+            }
+        }
+    }
 }
 
 impl Default for Absent {
@@ -125,6 +143,15 @@ impl Both<'_> {
 
     fn is_longer_there(&self, name: LogName) -> bool {
         self.theirs.held(name) > self.mine.held(name)
+    }
+
+    /// Whether batches were applied here, after the comparison, that the other side already had.
+    fn has_caught_up_since(&self, compared: &BTreeMap<LogName, Seq>) -> bool {
+        let held = self.mine.all_held();
+        held.into_iter().any(|(name, held)| {
+            let before = compared.get(&name).copied().unwrap_or(Seq::ZERO);
+            held.min(self.theirs.held(name)) > before
+        })
     }
 }
 
@@ -233,25 +260,26 @@ impl State {
                 }
             }
         }
-        // A cell absent on one side was let go there iff that side has seen what wrote it (F11).
-        let is_gone = |name: &CellKey, dot: Dot<LogName>| {
-            let is_absent = match &other.absent {
-                Absent::Unsent => true,
-                Absent::These(names) => names.contains(&(name.tenant, name.key.clone())),
-            };
-            let is_seen = both.theirs.holds(dot) || is_planted(Mutant::UnseenRegisterGoes);
-            is_absent && !sent.contains(&(name.tenant, &*name.key)) && is_seen
-        };
-        let is_none = matches!(&other.absent, Absent::These(names) if names.is_empty());
-        if is_none || is_planted(Mutant::DroppedRegisterStays) {
+        if is_planted(Mutant::DroppedRegisterStays) {
             return;
         }
-        let mut gone: Vec<CellKey> = Vec::new();
-        for (name, register) in self.cells.registers.iter() {
-            if is_gone(name, register.dot()) {
-                gone.push(name.clone());
+        // A cell absent on one side was let go there iff that side has seen what wrote it (F11).
+        let is_gone = |name: &CellKey, dot: Dot<LogName>| {
+            let is_seen = both.theirs.holds(dot) || is_planted(Mutant::UnseenRegisterGoes);
+            is_seen && !sent.contains(&(name.tenant, &*name.key)) && other.is_absent(name, dot)
+        };
+        let gone: Vec<CellKey> = match &other.absent {
+            Absent::These(names) if !both.has_caught_up_since(&other.compared) => {
+                let names = names.iter().map(|(tenant, key)| CellKey::new(*tenant, key));
+                let here = |name: &CellKey| self.cells.register(name.tenant, &name.key).map(Register::dot);
+                names.filter(|name| here(name).is_some_and(|dot| is_gone(name, dot))).collect()
             }
-        }
+            _ => {
+                let registers = self.cells.registers.iter();
+                let gone = registers.filter(|(name, register)| is_gone(name, register.dot()));
+                gone.map(|(name, _)| name.clone()).collect()
+            }
+        };
         gone.iter().for_each(|name| self.cells.drop_register(name));
     }
 

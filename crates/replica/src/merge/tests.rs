@@ -232,13 +232,22 @@ fn difference(mine: &State, theirs: &State) -> Difference {
     let absent = here.keys().filter(|name| name.0 == Kind::Register).filter(is_unknown);
     let absent = Absent::These(absent.map(|(_, name)| (name.tenant, name.key.clone())).collect());
     let cells = all.cells.iter().filter(|cell| is_due(cell)).cloned().collect();
-    Difference { state: Checkpoint { cells, ..all }, absent }
+    Difference { state: Checkpoint { cells, ..all }, absent, compared: mine.logs.all_held() }
+}
+
+/// What was asked for by an early state is joined with a later one: batches go on being applied meanwhile.
+fn check_late(world: &World, early: &State, mine: &State, theirs: &State) -> Result<(), TestCaseError> {
+    let (expected, mut joined) = (world.replayed(mine, theirs), copy(mine));
+    joined.join(&difference(early, theirs)).expect("states of one world join");
+    prop_assert_eq!(sorted(joined.dump(Time::ZERO)), sorted(expected.dump(Time::ZERO)));
+    Ok(())
 }
 
 fn check(world: &World, mine: &State, theirs: &State) -> Result<(), TestCaseError> {
     // A side that lacks a seal cannot be brought by replay beyond it in a region that has it: such worlds do not exist.
     let expected = world.replayed(mine, theirs);
-    let whole = Difference { state: theirs.dump(Time::ZERO), absent: Absent::Unsent };
+    let whole =
+        Difference { state: theirs.dump(Time::ZERO), absent: Absent::Unsent, compared: BTreeMap::new() };
     for given in [whole, difference(mine, theirs)] {
         let mut joined = copy(mine);
         joined.join(&given).expect("states of one world join");
@@ -278,9 +287,38 @@ proptest! {
                 check(&world, &world.nodes[mine].state, &world.nodes[theirs].state)?;
                 check(&world, &early[mine], &world.nodes[theirs].state)?;
                 check(&world, &world.nodes[mine].state, &early[theirs])?;
+                check_late(&world, &early[mine], &world.nodes[mine].state, &world.nodes[theirs].state)?;
             }
         }
     }
+}
+
+#[test]
+fn a_register_that_came_after_the_comparison_goes_if_the_other_region_had_let_it_go_by_then() {
+    let mut world = World::new(1);
+    let stamp = world.stamp(0);
+    let cell = CellName { tenant: TenantId(1), kind: Kind::Register, key: KEYS[0] };
+    let mut records = RecordsBuilder::new();
+    records.write(Write { cell, stamp, value: None, expires_at: None });
+    world.close(0, &records);
+    let log = world.nodes[0].log;
+    let mut theirs = copy(&world.nodes[0].state);
+    theirs.cells.drop_tombstones(log, Seq(1), &theirs.logs);
+    assert_eq!(theirs.cells.registers.iter().count(), 0);
+
+    let mut mine = State::default();
+    let given = difference(&mine, &theirs);
+    assert!(apply_next(&mut mine, &world.logs[&log], log));
+    assert_eq!(mine.cells.registers.iter().count(), 1);
+    mine.join(&given).unwrap();
+    assert_eq!(mine.digest(), theirs.digest());
+
+    // One that the other region has not seen stays.
+    let given = difference(&State::default(), &State::default());
+    let mut mine = State::default();
+    assert!(apply_next(&mut mine, &world.logs[&log], log));
+    mine.join(&given).unwrap();
+    assert_eq!(mine.cells.registers.iter().count(), 1);
 }
 
 #[test]
@@ -295,12 +333,12 @@ fn a_fork_and_an_end_that_was_passed_are_refused_and_change_nothing() {
     let mut other = state.dump(Time::ZERO);
     other.logs.iter_mut().find(|it| (it.region, it.epoch) == name).unwrap().digest.0[0] ^= 1;
     let mut joined = copy(state);
-    let forked = Difference { state: other, absent: Absent::default() };
+    let forked = Difference { state: other, ..Difference::default() };
     assert_eq!(joined.join(&forked), Err(JoinError::Fork(name)));
     let seal = Seal { region: name.0, epoch: name.1, end: Seq(end.0 - 1) };
     let sealed = SealedLog { seal, by_region: region(2), by_epoch: Epoch(99), by_seq: Seq(1) };
     let other = Checkpoint { sealed: vec![sealed], ..Checkpoint::default() };
-    let passed = Difference { state: other, absent: Absent::default() };
+    let passed = Difference { state: other, ..Difference::default() };
     let error = JoinError::BeyondEnd { log: name, end: seal.end, held: end };
     assert_eq!(joined.join(&passed), Err(error));
     assert_eq!(joined.digest(), before);
