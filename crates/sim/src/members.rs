@@ -65,11 +65,10 @@ impl World {
         declared((0..self.nodes.len()).filter(|&other| other == node || self.nodes[other].is_declared))
     }
 
-    /// An older disk says who belonged to the cluster then. While a removed region lives, the operator keeps the
-    /// document: a region that does not know it for removed could take in what came after its end.
+    /// An older disk says who belonged to the cluster then. While a removed region lives, or may start again, the
+    /// operator keeps the document: a region that does not know it for removed could take in what came after its end.
     pub(crate) fn restore_document(&mut self, node: usize, document: Membership) {
-        let is_any_alive = self.truth.gone.iter().any(|&gone| self.nodes[gone].is_up());
-        if !is_any_alive {
+        if self.truth.gone.iter().all(|&gone| self.nodes[gone].is_dead) {
             self.nodes[node].document = document;
         }
     }
@@ -94,7 +93,10 @@ impl World {
         };
         match self.chance.below(3) {
             // It is dead.
-            0 => self.stop(gone, true),
+            0 => {
+                self.stop(gone, true);
+                self.nodes[gone].is_dead = true;
+            }
             // It is away, and may be back.
             1 => self.isolate(gone, None),
             _ => {

@@ -46,6 +46,8 @@ pub(crate) struct Node {
     /// Counts processes: what was meant for an earlier one is dropped.
     pub(crate) life: u64,
     pub(crate) process: Option<Process>,
+    /// Its process ended for good.
+    pub(crate) is_dead: bool,
     /// Its disk came back older, and it is not whole since.
     pub(crate) is_rolled_back: bool,
     /// Its disk lost something, and it is not whole since.

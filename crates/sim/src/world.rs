@@ -110,6 +110,7 @@ impl World {
             life: 0,
             process: None,
             is_rolled_back: false,
+            is_dead: false,
             is_ignorant: false,
             is_rotten: false,
             missing: Vec::new(),

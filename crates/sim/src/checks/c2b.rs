@@ -50,7 +50,7 @@ impl World {
                 ReadValue::Absent => 0,
                 ReadValue::Register { .. } => return Err(format!("C2b: a{counter} is a register")),
             };
-            let may_vanish = self.given_up(shard, counter);
+            let may_vanish = self.may_vanish(node, shard, counter);
             let seen = &mut self.checks.c2b.0[node][shard];
             if seen.len() <= counter {
                 seen.resize(counter + 1, 0);
@@ -61,7 +61,12 @@ impl World {
         Ok(())
     }
 
-    /// The digits of adds that may go: conditional ones whose client gave them up.
+    /// The digits of adds that may go: conditional ones whose client gave them up. In a region that was removed and has
+    /// not heard of it, any: a session's home there may settle a number because its heir answered it.
+    fn may_vanish(&self, node: usize, shard: usize, counter: usize) -> u64 {
+        if self.is_gone(node) { u64::MAX } else { self.given_up(shard, counter) }
+    }
+
     fn given_up(&self, shard: usize, counter: usize) -> u64 {
         let first = counter * DIGITS;
         let adds = self.clients.adds[shard].iter().skip(first).take(DIGITS);
