@@ -328,6 +328,9 @@ impl Replica {
         }
         for &name in &moved.sealed {
             self.wake_readers(name, before.held(name), self.state.logs.held(name), now);
+            // Whoever takes this log from here learns that what has just come does not come as batches.
+            let peers: Vec<RegionId> = self.peers.peers.keys().copied().collect();
+            peers.into_iter().for_each(|peer| self.serve(peer, name));
         }
         self.wake_sealed();
         let waiting: Vec<LogName> = self.intake.ends().map(|(name, _)| name).collect();

@@ -165,3 +165,31 @@ fn a_register_that_was_let_go_there_goes_here_and_one_written_here_since_stays()
     install(&mut two);
     assert_snapshot!(two.read(&["name:4", "name:5"], vec![]), @r#"answer 2: - "mine""#);
 }
+
+#[test]
+fn whoever_takes_a_log_from_here_that_a_difference_ended_learns_that_it_is_not_kept() {
+    let before = writer();
+    let checkpoint = before.replica.checkpoint();
+    // Region 1 has restarted, and sealed the log of its earlier epoch.
+    let mut one = Node::open(options(1, 2, &[1, 2]), Some(&checkpoint), &[]);
+    one.start();
+    one.peer_up(2, 2, 1);
+    one.peer_answer(2, 1, &[], &[]);
+    one.settle();
+    let mut two = Node::open(options(2, 2, &[1, 2, 3]), None, &[]);
+    two = reader(two, 21);
+    two.peer_up(3, 3, 1);
+    let first = before.appended[0].clone();
+    two.remote(1, 1, &first);
+    two.durable(position(1, 1, 1));
+    assert_snapshot!(two.subscribe(3, 1, position(1, 1, 2)), @"");
+    one.said.clear();
+    two.said.clear();
+    tell(&mut two, 1, PeerMessage::NotRetained { log: log(1, 1), from: Seq(2) });
+    talk(&mut one, &mut two);
+    // Its files hold nothing of that, and region 3 is told so.
+    assert_snapshot!(install(&mut two), @r"
+    ack r1e2#1
+    load for r3: r1e1 from #2
+    ");
+}

@@ -10,6 +10,7 @@ impl World {
     /// Why the regions have not come together yet; none if they have.
     pub(crate) fn unrest(&self) -> Option<String> {
         let now = self.queue.now();
+        let mut with_conditionals = None;
         for shard in 0..usize::from(self.plan.shards) {
             let mut first = None;
             for node in self.remaining() {
@@ -35,7 +36,9 @@ impl World {
                     return Some(format!("region {region} halted {log:?}: {why}"));
                 }
                 if report.conditionals_count > 0 && self.plan.window > 3_600 * crate::queue::SECOND {
-                    return Some(format!("shard {shard} of region {region} still has conditionals"));
+                    // Told last: it follows from what else is amiss.
+                    with_conditionals =
+                        Some(format!("shard {shard} of region {region} still has conditionals"));
                 }
                 let lagging = report.peers.iter().find(|peer| peer.facts.behind != Behind::default());
                 if let Some(peer) = lagging {
@@ -62,7 +65,7 @@ impl World {
                 }
             }
         }
-        None
+        with_conditionals
     }
 
     /// However often a region restarted, a counter has one slot for it.
