@@ -33,8 +33,11 @@ pub enum DamageKind {
     /// After the last durable mark, but valid batches follow. A power cut during a sync of several batches leaves
     /// this, and so does rot in the last synced group: nobody can tell from the file. Quarantined; peers that hold
     /// the range settle it, and where none does, nothing of it had left this region.
+    ///
+    /// Or the log ends in it, before the end that the checkpoint knows: rot, or the power went between the checkpoint
+    /// with a difference, which covers it, and the files' going on behind that. Nothing of the state is missing.
     Suspect,
-    /// At or before a durable mark, or bytes that no power cut makes: quarantined; the range must come from peers.
+    /// At or before another durable mark, or bytes that no power cut makes: quarantined; the range must come from peers.
     Rot,
 }
 
@@ -441,12 +444,12 @@ impl Survey {
         after
     }
 
-    /// The seq through which the log was certainly durable.
+    /// The seq through which the log was certainly durable, the checkpoint apart.
     fn mark(&self, settings: WalSettings) -> Seq {
         let last_segment = self.segments.last().map_or(Seq::ZERO, |segment| Seq(segment.first.0 - 1));
         // A peer's durable-through speaks of the peer's disk.
         let own = if self.log.region == settings.region { self.marked } else { Seq::ZERO };
-        self.known.seq.max(last_segment).max(own).max(self.sealed_at)
+        last_segment.max(own).max(self.sealed_at)
     }
 
     /// Notes the break of a log that ends, undamaged, before the end at which another took it over: there is no file
@@ -463,13 +466,19 @@ impl Survey {
 
     /// What the breaks mean. Behind the first that the checkpoint does not cover, everything is lost with it.
     pub(crate) fn damage(&self, settings: WalSettings) -> Vec<Damage> {
-        let mark = if is_planted(Mutant::CutAtFirstBadDigest) { Seq::ZERO } else { self.mark(settings) };
+        let is_careless = is_planted(Mutant::CutAtFirstBadDigest);
+        let (mark, known) =
+            if is_careless { (Seq::ZERO, Seq::ZERO) } else { (self.mark(settings), self.known.seq) };
         let mut all = Vec::new();
         for found in &self.breaks {
             let is_followed = found.resumed_at.is_some_and(|seq| seq > found.seq);
-            let kind = if found.reason.is_conclusive() || found.seq <= mark {
+            let is_covered = found.seq <= known;
+            let kind = if found.reason.is_conclusive()
+                || found.seq <= mark
+                || is_covered && found.resumed_at.is_some()
+            {
                 DamageKind::Rot
-            } else if found.resumed_at.is_some() {
+            } else if found.resumed_at.is_some() || is_covered {
                 DamageKind::Suspect
             } else {
                 DamageKind::Torn
@@ -478,7 +487,7 @@ impl Survey {
                 Some(seq) if found.is_covered => Seq(seq.0 - 1),
                 _ if kind == DamageKind::Torn => Seq::ZERO,
                 // An unreadable last batch is lost with a seq of its own.
-                _ => self.last_seen.max(mark).max(found.seq),
+                _ => self.last_seen.max(mark).max(known).max(found.seq),
             };
             let lost = (lost_through >= found.seq).then_some((found.seq, lost_through));
             all.push(Damage {

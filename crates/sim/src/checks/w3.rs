@@ -6,7 +6,6 @@ use tombolo_wal::{DamageKind, DamageReason};
 
 use crate::checks::Checked;
 use crate::process::Recovered;
-use crate::rare::Rare;
 use crate::world::{World, region_of};
 
 /// Bytes that rot between two starts. Each may make one durable batch at the very end of a log look torn, no more.
@@ -43,9 +42,7 @@ impl World {
                 let is_open = |&(lost, last): &(LogId, Seq)| lost == log.log && held < last;
                 let is_known = self.nodes[node].missing.iter().any(is_open);
                 let is_gap = matches!(damage.reason, DamageReason::EndsBeforeSeal(_));
-                // The power may go between a difference's checkpoint and the sync of the tail that it covers.
-                let is_under_install = damage.is_covered && self.rare.of(Rare::InstallCutShort) > 0;
-                if damage.kind == DamageKind::Rot && !is_damaged && !is_known && !is_under_install {
+                if damage.kind == DamageKind::Rot && !is_damaged && !is_known {
                     return Err(format!("W3: region {region} found rot where none is: {damage:?}"));
                 }
                 if damage.lost.is_some() && damage.quarantined.is_none() && !damage.is_covered && !is_gap {

@@ -268,12 +268,13 @@ fn damage_before_a_durable_mark_is_never_cut() {
 }
 
 #[test]
-fn the_last_batch_is_rot_too_when_the_checkpoint_says_it_was_durable() {
+fn the_last_batch_is_suspect_when_only_the_checkpoint_says_that_it_was_durable() {
     let (disk, pen, batches) = written(log_of(1), 2);
     rot(&disk, &batches[1]);
     let (store, read, recovered) = open_known(&disk, log_of(1), Some(pen.end));
     assert!(read.is_empty());
-    assert_eq!(damage(&recovered), [(DamageKind::Rot, Some((2, 2)), true)]);
+    assert_eq!(damage(&recovered), [(DamageKind::Suspect, Some((2, 2)), true)]);
+    assert!(recovered[0].damage[0].quarantined.is_some());
     assert_eq!(recovered[0].end, pen.end);
     assert!(matches!(store.read(log_of(1), Seq(2), 1), Err(WalError::NotRetained { .. })));
     assert_eq!(store.read(log_of(1), Seq(1), 1).unwrap().len(), 1);
