@@ -94,7 +94,8 @@ pub(crate) fn run(root: &Path) -> bool {
 }
 
 /// Seeds of the simulator that every change runs.
-const SEEDS: [&str; 8] = ["run", "--locked", "--package", "tombolo-sim", "--", "run", "--seeds", "2000"];
+const SEEDS: [&str; 10] =
+    ["run", "--locked", "--profile", "mutants", "--package", "tombolo-sim", "--", "run", "--seeds", "2000"];
 
 /// The long searches, about an hour and a half on two cores: more seeds than any change runs, other ones each night
 /// (`TOMBOLO_NIGHT` is the number of the first, a million apart are strangers), every rare event met, deeper searches
@@ -111,7 +112,6 @@ pub(crate) fn nightly(root: &Path) -> bool {
         "--",
         "run",
         "--all-rare",
-        "--removals",
         "--keep-going",
     ];
     let seeds = [&sim[..], &["--seeds", "30000", "--from", &night]].concat();

@@ -14,6 +14,10 @@ use std::time::Instant;
 use clap::{Parser, Subcommand};
 use tombolo_sim::{Rare, RareCounts, Settings, Summary, run};
 
+/// A seed is millions of small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(name = "sim", about = "Whole clusters on one seed, in virtual time")]
 struct Arguments {
@@ -40,9 +44,6 @@ enum Command {
         /// Go on after a failure.
         #[arg(long)]
         keep_going: bool,
-        /// Regions may be removed and added; a seed that fails is replayed with this as well.
-        #[arg(long)]
-        removals: bool,
         /// Fail if a rare event was never met.
         #[arg(long)]
         all_rare: bool,
@@ -58,9 +59,6 @@ enum Command {
         /// As in the run that it comes from.
         #[arg(long, default_value_t = 60)]
         seconds: u64,
-        /// As in the run that it comes from.
-        #[arg(long)]
-        removals: bool,
         /// Print every event.
         #[arg(long)]
         trace: bool,
@@ -80,7 +78,7 @@ thread_local! {
 
 fn replay_command(seed: u64, seconds: u64) -> String {
     let seconds = if seconds == 60 { String::new() } else { format!(" --seconds {seconds}") };
-    format!("cargo run -p tombolo-sim --release -- replay --seed {seed}{seconds}")
+    format!("cargo run --profile mutants -p tombolo-sim -- replay --seed {seed}{seconds}")
 }
 
 /// Runs a seed; a panic, which is a broken assertion of the product, names the seed as well.
@@ -187,9 +185,9 @@ fn sweep(first: u64, count: u64, settings: Settings, jobs: usize, keep_going: bo
 fn main() -> ExitCode {
     name_seeds_in_panics();
     match Arguments::parse().command {
-        Command::Run { seeds, from, seconds, jobs, keep_going, removals, all_rare, json } => {
+        Command::Run { seeds, from, seconds, jobs, keep_going, all_rare, json } => {
             let started = Instant::now();
-            let settings = Settings { seconds, has_removals: removals, ..Settings::default() };
+            let settings = Settings { seconds, ..Settings::default() };
             let sweep = sweep(from, seeds, settings, jobs, keep_going);
             let took_seconds = started.elapsed().as_secs_f64();
             if json {
@@ -212,13 +210,11 @@ fn main() -> ExitCode {
         Command::Replay {
             seed,
             seconds,
-            removals,
             trace,
             #[cfg(tombolo_mutants)]
             mutant,
         } => {
-            let settings =
-                Settings { seconds, has_removals: removals, is_traced: trace, ..Settings::default() };
+            let settings = Settings { seconds, is_traced: trace, ..Settings::default() };
             #[cfg(tombolo_mutants)]
             let settings = mutants::replayed(settings, mutant.as_deref());
             match run_named(seed, settings) {

@@ -117,8 +117,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn draw(chance: &mut Chance, sabotage: Sabotage, suit: &Suit, has_removals: bool) -> Self {
-        let has_removals = has_removals || suit.is_removing;
+    pub(crate) fn draw(chance: &mut Chance, sabotage: Sabotage, suit: &Suit) -> Self {
         let drawn = chance.range(2, 5);
         let count = if suit.is_removing { drawn.max(3) } else { drawn };
         let mut is_on = || chance.percent(66);
@@ -172,7 +171,6 @@ impl Plan {
         let checkpoint_ms = if is_hasty { chance.range(1_000, 4_000) } else { chance.range(1_500, 15_000) };
         // A removed region's late batches need some time to come.
         let removals_count = match count {
-            _ if !has_removals => 0,
             0..3 => 0,
             3 => usize::from(suit.is_removing || chance.percent(30)),
             _ => {
@@ -184,8 +182,7 @@ impl Plan {
             }
         };
         let removals_at = (0..removals_count).map(|_| chance.range(2_000, 22_000) * MS).collect();
-        let adds_at =
-            (has_removals && count > 2 && chance.percent(25)).then(|| chance.range(1_000, 20_000) * MS);
+        let adds_at = (count > 2 && chance.percent(25)).then(|| chance.range(1_000, 20_000) * MS);
         Self {
             removals_at,
             adds_at,

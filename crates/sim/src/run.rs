@@ -20,15 +20,13 @@ pub struct Settings {
     pub sabotage: Sabotage,
     /// A mutant to which the weather shall give its chance; whether it is planted is another matter.
     pub suits: Option<Mutant>,
-    /// Whether regions may be removed and added; four of the first 2,000 seeds show what is wrong with that.
-    pub has_removals: bool,
     /// Whether every event is printed.
     pub is_traced: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { seconds: 60, sabotage: Sabotage::None, suits: None, has_removals: false, is_traced: false }
+        Self { seconds: 60, sabotage: Sabotage::None, suits: None, is_traced: false }
     }
 }
 

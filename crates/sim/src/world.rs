@@ -87,14 +87,11 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(
-        seed: u64,
-        Settings { sabotage, is_traced, suits, has_removals, .. }: Settings,
-    ) -> Self {
+    pub(crate) fn new(seed: u64, Settings { sabotage, is_traced, suits, .. }: Settings) -> Self {
         let mut chance = Chance::new(seed);
         // Seeds that follow one another shall not begin alike.
         let mut chance = Chance::new(chance.next() ^ chance.next().rotate_left(17));
-        let plan = Plan::draw(&mut chance, sabotage, &Suit::of(suits), has_removals);
+        let plan = Plan::draw(&mut chance, sabotage, &Suit::of(suits));
         let count = plan.nodes.len();
         let first_count = count - usize::from(plan.adds_at.is_some());
         let node = |(at, drawn): (usize, &crate::plan::NodePlan)| Node {
