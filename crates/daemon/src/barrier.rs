@@ -51,10 +51,8 @@ impl Drop for Waiter<'_> {
         let shared = self.region.shared();
         shared.waiters_count.fetch_sub(1, Ordering::Relaxed);
         for (shard, ticket) in self.tickets.drain(..) {
-            let Some(handle) = shared.shards.get(shard).cloned() else { continue };
-            let cancel = Command::Cancel { ticket };
-            if let Err(mpsc::error::TrySendError::Full(cancel)) = handle.commands.try_send(cancel) {
-                tokio::spawn(async move { handle.commands.send(cancel).await });
+            if let Some(handle) = shared.shards.get(shard) {
+                handle.cancel(ticket);
             }
         }
     }

@@ -367,8 +367,9 @@ impl Daemon {
             let shard = ShardId(u16::try_from(index).expect("at most 1,024 shards"));
             let (commands, command_inbox) = mpsc::channel(COMMANDS_MAX);
             let (events, event_inbox) = mpsc::channel(EVENTS_MAX);
-            handles.push(ShardHandle { commands, events });
-            let task = ShardTask::new(shard, replica, clock, outlets.clone(), storage.clone());
+            let handle = ShardHandle::new(commands, events);
+            let task = ShardTask::new(shard, replica, clock, &handle, outlets.clone(), storage.clone());
+            handles.push(handle);
             tasks.spawn(task.run(disk_events, event_inbox, command_inbox));
         }
         let shards = Shards::new(handles);

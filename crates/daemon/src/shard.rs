@@ -5,7 +5,7 @@
 //! whose length the state machine's windows bound.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -41,12 +41,31 @@ pub(crate) struct BarrierEvent {
 
 /// What a shard is asked.
 pub(crate) enum Command {
-    Check { part: Box<WritePart>, reply: oneshot::Sender<Result<Box<WritePart>, Reject>> },
-    Write { part: Box<WritePart>, reply: oneshot::Sender<Result<Outcome, Reject>> },
-    Read { ticket: Ticket, input: Input, reply: oneshot::Sender<Vec<ReadValue>> },
-    Await { ticket: Ticket, positions: Vec<Position>, reply: mpsc::UnboundedSender<BarrierEvent> },
-    Cancel { ticket: Ticket },
-    Verify { peer: RegionId, mend: Option<BTreeSet<EntryName>>, reply: oneshot::Sender<Verified> },
+    Check {
+        part: Box<WritePart>,
+        reply: oneshot::Sender<Result<Box<WritePart>, Reject>>,
+    },
+    Write {
+        part: Box<WritePart>,
+        reply: oneshot::Sender<Result<Outcome, Reject>>,
+    },
+    Read {
+        ticket: Ticket,
+        input: Input,
+        reply: oneshot::Sender<Vec<ReadValue>>,
+    },
+    Await {
+        ticket: Ticket,
+        positions: Vec<Position>,
+        reply: mpsc::UnboundedSender<BarrierEvent>,
+    },
+    /// Tickets were given back.
+    Cancel,
+    Verify {
+        peer: RegionId,
+        mend: Option<BTreeSet<EntryName>>,
+        reply: oneshot::Sender<Verified>,
+    },
     Inspect(Look),
 }
 
@@ -64,11 +83,36 @@ enum Waiting {
     Verify(oneshot::Sender<Verified>),
 }
 
+/// Tickets under which nobody waits any more. Thousands may be given back in a moment: they share one command.
+type GivenBack = Arc<Mutex<Vec<Ticket>>>;
+
 /// Where a shard is reached.
 #[derive(Clone)]
 pub(crate) struct ShardHandle {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) events: mpsc::Sender<Input>,
+    given_back: GivenBack,
+}
+
+impl ShardHandle {
+    pub(crate) fn new(commands: mpsc::Sender<Command>, events: mpsc::Sender<Input>) -> Self {
+        Self { commands, events, given_back: GivenBack::default() }
+    }
+
+    /// Takes back a ticket whose caller is answered, or has gone.
+    pub(crate) fn cancel(&self, ticket: Ticket) {
+        let is_first = {
+            let mut tickets = self.given_back.lock().unwrap_or_else(PoisonError::into_inner);
+            tickets.push(ticket);
+            tickets.len() == 1
+        };
+        if is_first
+            && let Err(mpsc::error::TrySendError::Full(cancel)) = self.commands.try_send(Command::Cancel)
+        {
+            let commands = self.commands.clone();
+            tokio::spawn(async move { commands.send(cancel).await });
+        }
+    }
 }
 
 /// The task.
@@ -79,6 +123,7 @@ pub(crate) struct ShardTask {
     outlets: Arc<Outlets>,
     storage: Arc<Storage>,
     waiting: BTreeMap<Ticket, Waiting>,
+    given_back: GivenBack,
     /// Batches that the committer's queue had no room for, in order.
     held_back: VecDeque<Batch>,
     /// What is to be made durable once every batch before it was handed to the committer.
@@ -92,6 +137,7 @@ impl ShardTask {
         shard: ShardId,
         replica: Replica,
         clock: Clock,
+        handle: &ShardHandle,
         outlets: Arc<Outlets>,
         storage: Arc<Storage>,
     ) -> Self {
@@ -102,6 +148,7 @@ impl ShardTask {
             outlets,
             storage,
             waiting: BTreeMap::new(),
+            given_back: Arc::clone(&handle.given_back),
             held_back: VecDeque::new(),
             install: None,
             proceeds: false,
@@ -200,9 +247,13 @@ impl ShardTask {
                 self.waiting.insert(ticket, Waiting::Await(reply));
                 self.replica.handle(Input::Await { ticket, positions }, now);
             }
-            Command::Cancel { ticket } => {
-                self.waiting.remove(&ticket);
-                self.replica.handle(Input::Cancel { ticket }, now);
+            Command::Cancel => {
+                let tickets =
+                    std::mem::take(&mut *self.given_back.lock().unwrap_or_else(PoisonError::into_inner));
+                for ticket in tickets {
+                    self.waiting.remove(&ticket);
+                    self.replica.handle(Input::Cancel { ticket }, now);
+                }
             }
             Command::Verify { peer, mend, reply } => {
                 let ticket = self.outlets.ticket();

@@ -38,7 +38,7 @@ fn net() -> Net {
     let peer = hub.transport(region(2), frame_bytes_max);
     let (commands, command_inbox) = mpsc::channel(16);
     let (events, inbox) = mpsc::channel(16);
-    let shards = Shards::new(vec![ShardHandle { commands, events }]);
+    let shards = Shards::new(vec![ShardHandle::new(commands, events)]);
     let (metrics, findings) = (Arc::new(Metrics::new()), Arc::new(Findings::default()));
     let (installs, _) = mpsc::unbounded_channel();
     let outlets = Arc::new(Outlets::new((region(1), OWN_EPOCH), 1, metrics, findings, installs));
