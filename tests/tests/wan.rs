@@ -22,6 +22,8 @@ const PER_SECOND: u64 = 5_000;
 const SETS_IN_FLIGHT_MAX: usize = 256;
 const LAG_MAX_SECONDS: f64 = 2.0;
 const CUT: Duration = Duration::from_millis(500);
+/// Looks at the lag that say together whether it lasts: about a second.
+const LASTING_COUNT: usize = 10;
 
 /// Adds go through a writer; each set is a request of its own, as applications send them that want its answer.
 /// Gives how many sets failed for which reason.
@@ -73,18 +75,19 @@ fn worst_lag(bed: &Bed) -> (f64, String) {
     worst
 }
 
-/// Watches for some seconds; the greatest lag and the last one.
+/// Watches for some seconds; the greatest lag, and the least of the last [`LASTING_COUNT`] looks.
+///
+/// Who does not catch up lags in each of them. A single look also shows a machine that stood still for a moment.
 fn watch_lag(bed: &Bed, seconds: f64) -> ((f64, String), (f64, String)) {
-    let start = Instant::now();
-    let (mut worst, mut last) = ((0.0, String::new()), (0.0, String::new()));
+    let (start, mut seen) = (Instant::now(), Vec::new());
     while start.elapsed().as_secs_f64() < seconds {
         std::thread::sleep(Duration::from_millis(100));
-        last = worst_lag(bed);
-        if last.0 > worst.0 {
-            worst.clone_from(&last);
-        }
+        seen.push(worst_lag(bed));
     }
-    (worst, last)
+    let by_lag = |a: &&(f64, String), b: &&(f64, String)| a.0.total_cmp(&b.0);
+    let worst = seen.iter().max_by(by_lag).unwrap().clone();
+    let lasting = seen.iter().rev().take(LASTING_COUNT).min_by(by_lag).unwrap().clone();
+    (worst, lasting)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -121,7 +124,7 @@ async fn cut_shortly(name: &str, at_first: LinkConditions) {
     tokio::time::sleep(CUT).await;
     relay.heal_all();
     let bytes = relay.bytes_total();
-    let (after, last) = watch_lag(&bed, 4.0);
+    let (after, lasting) = watch_lag(&bed, 4.0);
     let shipped = (relay.bytes_total() - bytes) as f64 / 4.0 / 1e6;
     stop.send_replace(true);
     for writer in writers {
@@ -135,10 +138,10 @@ async fn cut_shortly(name: &str, at_first: LinkConditions) {
         calm.1,
         after.0,
         after.1,
-        last.0,
-        last.1,
+        lasting.0,
+        lasting.1,
         equal.as_millis()
     ));
     assert!(calm.0 < LAG_MAX_SECONDS, "before any cut: {} s of {}", calm.0, calm.1);
-    assert!(last.0 < LAG_MAX_SECONDS, "4 s after a cut of {CUT:?}: {} s of {}", last.0, last.1);
+    assert!(lasting.0 < LAG_MAX_SECONDS, "4 s after a cut of {CUT:?}: {} s of {}", lasting.0, lasting.1);
 }

@@ -196,9 +196,22 @@ impl Delivery {
         bytes.min(self.in_flight_bytes_max)
     }
 
+    fn floor(&self) -> u64 {
+        IN_FLIGHT_BYTES_MIN.min(self.in_flight_bytes_max)
+    }
+
+    /// What BBR is told is on the way, given the window that it wants.
+    ///
+    /// Its look for the least round trip ends once no more is on the way than it wants. What the floor puts there beyond
+    /// that would keep it looking, and the window at the floor, for as long as there is enough to send: of twenty links
+    /// over 150 ms with 4.4 MB/s to send, three carried 1.8 from a cut of 0.4 s on.
+    fn told_in_flight(&self, in_flight: u64, wanted_bytes: u64) -> u64 {
+        if in_flight <= self.floor() { in_flight.min(wanted_bytes) } else { in_flight }
+    }
+
     /// The window, given the one that BBR wants.
     fn window(&self, wanted_bytes: u64) -> u64 {
-        let floor = IN_FLIGHT_BYTES_MIN.min(self.in_flight_bytes_max);
+        let floor = self.floor();
         match (self.is_longer, self.drain_until) {
             (false, _) => wanted_bytes.min(self.ceiling()).max(floor),
             (true, None) => self.ceiling().max(floor),
@@ -221,6 +234,7 @@ impl Controller for CappedBbr {
     }
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, largest_acked: Option<u64>) {
+        let in_flight = self.delivery.told_in_flight(in_flight, self.inner.window());
         self.inner.on_end_acks(now, in_flight, app_limited, largest_acked);
     }
 
@@ -368,6 +382,16 @@ mod tests {
         now += 3 * RTT_BUCKET;
         rounds_of(10 * RTT, &mut delivery, &mut now, 1, 10, true);
         assert_eq!(delivery.round_trip.least(), 10 * RTT);
+    }
+
+    #[test]
+    fn bbr_is_told_of_no_more_on_the_way_than_it_wants_where_the_floor_alone_puts_it_there() {
+        let delivery = Delivery::new(Instant::now(), MAX, INITIAL);
+        assert_eq!(delivery.told_in_flight(IN_FLIGHT_BYTES_MIN, FOUR_PACKETS), FOUR_PACKETS);
+        assert_eq!(delivery.told_in_flight(10_000, FOUR_PACKETS), 10_000);
+        assert_eq!(delivery.told_in_flight(IN_FLIGHT_BYTES_MIN, MAX), IN_FLIGHT_BYTES_MIN);
+        // What is above the floor was sent before: BBR waits until it is through.
+        assert_eq!(delivery.told_in_flight(IN_FLIGHT_BYTES_MIN + 1, FOUR_PACKETS), IN_FLIGHT_BYTES_MIN + 1);
     }
 
     #[test]
