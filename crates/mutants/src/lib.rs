@@ -109,8 +109,6 @@ mutants! {
     UnseenRegisterGoes = "unseen-register-goes",
     /// A register that another region let go stays (C7).
     DroppedRegisterStays = "dropped-register-stays",
-    /// A register stays that came after the comparison, and that another region had let go long before (C7).
-    NewcomerStays = "newcomer-stays",
     /// A register comes back that was let go here (C6).
     DroppedRegisterReturns = "dropped-register-returns",
     /// A conditional add of another region is joined although its number is covered (C7).

@@ -68,7 +68,6 @@ impl Difference {
             Absent::These(names) => {
                 // It was not here when the two were compared, and of what the other region had then, all was sent.
                 let is_newer = self.compared.get(&dot.log).is_none_or(|held| dot.seq > *held);
-                let is_newer = is_newer && !is_planted(Mutant::NewcomerStays);
                 is_newer || names.contains(&(name.tenant, name.key.clone()))
             }
         }

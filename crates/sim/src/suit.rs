@@ -85,7 +85,6 @@ impl Suit {
                 | Mutant::UnsentNotFolded
                 | Mutant::UnseenRegisterGoes
                 | Mutant::DroppedRegisterStays
-                | Mutant::NewcomerStays
                 | Mutant::DroppedRegisterReturns
                 | Mutant::CoveredConditionalJoined
                 | Mutant::ForgottenFloorsLost
@@ -101,10 +100,7 @@ impl Suit {
     fn is_of_garbage(mutant: Mutant) -> bool {
         matches!(
             mutant,
-            Mutant::DroppedRegisterStays
-                | Mutant::NewcomerStays
-                | Mutant::DroppedRegisterReturns
-                | Mutant::ForgottenFloorsLost
+            Mutant::DroppedRegisterStays | Mutant::DroppedRegisterReturns | Mutant::ForgottenFloorsLost
         )
     }
 
