@@ -80,6 +80,7 @@ fn facts(status: &Status) -> String {
         ("node", status.node.clone()),
         ("version", status.version.clone()),
         ("durability", status.durability.clone()),
+        ("membership", format!("{}, revision {}", status.standing, status.revision)),
         ("whole", whole),
         ("clock", format!("{:+.1} ms from its peers, bound {} ms", clock.offset_ms, clock.max_drift_ms)),
         ("holds", format!("keys {keys}, shards {}, sessions {}", status.shards.len(), status.sessions)),
@@ -129,6 +130,7 @@ mod tests {
     fn a_status_shows_peers_shards_and_findings_with_their_next_command() {
         let status = Status::deserialize(json!({
             "cluster": "c1", "region": "eu-west", "node": "eu-west/0a", "version": "0.1.0", "durability": "sync",
+            "revision": 3, "standing": "member",
             "shards": [{"shard": 0, "version_vector": {"eu-west/0a": 7}, "digest": "00112233445566778899",
                         "durable": 7, "keys": 3}],
             "peers": [{"region": "us-east", "state": "ok", "rtt_ms": 80.04, "lag_seconds": 0.0, "behind_ops": 0,
@@ -145,6 +147,7 @@ mod tests {
         node        eu-west/0a
         version     0.1.0
         durability  sync
+        membership  member, revision 3
         whole       no, waiting for ap-south
         clock       -0.4 ms from its peers, bound 500 ms
         holds       keys 3, shards 1, sessions 2
