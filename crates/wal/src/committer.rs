@@ -528,12 +528,15 @@ struct InboxState<T> {
     bytes: usize,
     /// Taken out, but not done with: counts towards the bounds.
     held: (usize, usize),
+    /// The thread sleeps, and nobody has woken it yet: a wake-up is a system call, which every batch would cost.
+    is_asleep: bool,
     is_closed: bool,
 }
 
 impl<T> Inbox<T> {
     fn new(count_max: usize, bytes_max: usize) -> Self {
-        let state = InboxState { queue: VecDeque::new(), bytes: 0, held: (0, 0), is_closed: false };
+        let state =
+            InboxState { queue: VecDeque::new(), bytes: 0, held: (0, 0), is_asleep: false, is_closed: false };
         Self { state: Mutex::new(state), woken: Condvar::new(), count_max, bytes_max }
     }
 
@@ -548,8 +551,11 @@ impl<T> Inbox<T> {
         }
         state.queue.push_back((item, bytes));
         state.bytes += bytes;
+        let is_asleep = std::mem::take(&mut state.is_asleep);
         drop(state);
-        self.woken.notify_one();
+        if is_asleep {
+            self.woken.notify_one();
+        }
         Ok(())
     }
 
@@ -557,9 +563,13 @@ impl<T> Inbox<T> {
     /// will ever come again.
     fn take(&self, within: Duration, bytes_max: usize) -> (Vec<T>, bool) {
         let state = locked(&self.state);
-        let idle = |state: &mut InboxState<T>| state.queue.is_empty() && !state.is_closed;
+        let idle = |state: &mut InboxState<T>| {
+            state.is_asleep = state.queue.is_empty() && !state.is_closed;
+            state.is_asleep
+        };
         let waited = self.woken.wait_timeout_while(state, within, idle);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.is_asleep = false;
         let (mut items, mut taken) = (Vec::new(), 0);
         while taken < bytes_max
             && let Some((item, bytes)) = state.queue.pop_front()
