@@ -4,6 +4,7 @@
 //! attempt starts every [`ATTEMPT_EVERY`], beside those still under way: a kept connection would come back as late as
 //! the cut was long. A peer that refuses, or is refused, is left alone for a while: `mesh/pace.rs`.
 
+mod control;
 mod lane;
 mod pace;
 mod pack;
@@ -18,18 +19,17 @@ use dashmap::DashMap;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tombolo_causality::{ClusterId, Epoch, RegionId, Seq, ShardId, VersionVector};
-use tombolo_codec::{
-    Hello, MemberEntry, Membership, PEER_VERSION, PeerMessage, Position, Standing, decode_peer,
-};
-use tombolo_replica::{Input, Link as LinkId, Notice};
+use tombolo_causality::{ClusterId, Epoch, RegionId, Seq, ShardId};
+use tombolo_codec::{Hello, MemberEntry, Membership, PEER_VERSION, PeerMessage, Standing};
+use tombolo_replica::{Input, Link as LinkId};
 use tombolo_transport::{Channel, Frame, LANES_MAX, Link, LinkError, Transport};
 
+use self::control::Conversation;
 use self::pace::{End, Pace};
 use crate::clock::wall;
 use crate::members::Members;
 use crate::metrics::PeerLabel;
-use crate::node::{Description, LinkQueues, Outlets, PeerOutlet, Shards};
+use crate::node::{LinkQueues, Outlets, PeerOutlet, Shards};
 use crate::skew::Skew;
 
 /// Time between two attempts to reach a peer.
@@ -38,10 +38,6 @@ const ATTEMPT_EVERY: Duration = Duration::from_millis(250);
 const ATTEMPT_OF_REMOVED_EVERY: Duration = Duration::from_secs(5);
 /// Attempts under way at once: as many as start before the oldest gives up, so that one is always fresh.
 const ATTEMPTS_MAX: usize = 12;
-/// Time between heartbeats, so that lag and skew are right when idle.
-const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
-/// Least time between two acks: what is applied meanwhile goes into one frame.
-const ACK_EVERY: Duration = Duration::from_millis(1);
 /// How long a goodbye has to leave, behind what waits before it.
 const GOODBYE_WITHIN: Duration = Duration::from_millis(400);
 /// How long the peer may take from connecting to its hello, and to answer ours.
@@ -314,8 +310,8 @@ impl Mesh {
             hang_up: hang_up.clone(),
         })));
         let _ = control.send(PeerMessage::Hello(self.hello()));
-        tasks.spawn(send_control(link.clone(), control_queue, outlet.clone(), self.own.epoch));
-        tasks.spawn(heartbeat(self.clone(), control.clone()));
+        tasks.spawn(control::send(link.clone(), control_queue, outlet.clone(), self.own.epoch));
+        tasks.spawn(control::heartbeat(self.clone(), control.clone()));
         let goodbye = control.clone();
         let conversation = Conversation {
             mesh: self,
@@ -412,181 +408,6 @@ impl Mesh {
     }
 }
 
-/// What is said on the control stream of one connection.
-struct Conversation<'a, L> {
-    mesh: &'a Arc<Mesh>,
-    link: L,
-    id: LinkId,
-    control: mpsc::UnboundedSender<PeerMessage>,
-    described: mpsc::UnboundedReceiver<Description>,
-    described_parts: BTreeMap<ShardId, Description>,
-    peer_epoch: Option<Epoch>,
-    /// Whether the peer has answered this side's hello.
-    is_answered: &'a AtomicBool,
-}
-
-impl<L: Link> Conversation<'_, L> {
-    async fn run(mut self, first: Option<Frame>) -> Ended {
-        if let Some(frame) = first
-            && let Err(ended) = self.take(frame).await
-        {
-            return ended;
-        }
-        let deadline = tokio::time::sleep(self.mesh.hello_within);
-        tokio::pin!(deadline);
-        loop {
-            let had_hello = self.peer_epoch.is_some();
-            let result = tokio::select! {
-                biased;
-                frame = self.link.recv(Channel::Control) => match frame {
-                    Ok(frame) => self.take(frame).await,
-                    Err(error) => Err(error.into()),
-                },
-                Some(part) = self.described.recv() => {
-                    self.describe(part);
-                    Ok(())
-                }
-                () = &mut deadline, if !self.is_answered.load(Ordering::Relaxed) => {
-                    let what = if had_hello { "did not answer the hello in time" } else { "did not say hello in time" };
-                    Err(Ended::Protocol(what.to_owned()))
-                }
-            };
-            if let Err(ended) = result {
-                return ended;
-            }
-            if !had_hello && self.peer_epoch.is_some() {
-                deadline.as_mut().reset(Instant::now() + self.mesh.hello_within);
-            }
-        }
-    }
-
-    async fn take(&mut self, frame: Frame) -> Result<(), Ended> {
-        if frame.kind != KIND_MESSAGE {
-            return Err(Ended::Protocol(format!(
-                "sent a frame of kind {} on the control stream",
-                frame.kind
-            )));
-        }
-        let message = decode_peer(&frame.body).map_err(|error| Ended::Protocol(error.to_string()))?;
-        let (peer, link, shards) = (self.link.peer(), self.id, &self.mesh.shards);
-        match message {
-            PeerMessage::Hello(hello) => self.hello(hello).await?,
-            PeerMessage::Acks { epoch, applied } => {
-                if Some(epoch) == self.peer_epoch {
-                    for (shard, positions) in by_shard(applied) {
-                        shards.tell(shard, Input::Acked { from: peer, link, positions }).await;
-                    }
-                }
-            }
-            PeerMessage::Members(members) => {
-                if self.mesh.apart(peer).is_none() {
-                    self.mesh.learn(members).await;
-                }
-                if let Some(why) = self.mesh.apart(peer) {
-                    return Err(Ended::Removed(why));
-                }
-            }
-            PeerMessage::Heartbeat { clock, ends, revision } => {
-                self.mesh.note_revision(peer, revision);
-                self.mesh.link_state(peer).send_modify(|state| {
-                    state.rtt = self.link.rtt();
-                    // Before the hello nobody knows whose ends they are.
-                    if let Some(epoch) = self.peer_epoch {
-                        state.epoch = Some(epoch);
-                        state.revision = revision;
-                        state.ends = Arc::new(ends);
-                    }
-                });
-                if let Some(is_ahead) = self.mesh.skew.heard(peer, clock, wall(), self.link.rtt()) {
-                    shards.tell_all(|| Input::ClockAhead { is_ahead }).await;
-                }
-            }
-            PeerMessage::Goodbye => return Err(Ended::Protocol("says goodbye".to_owned())),
-            other => {
-                if let Some((shard, input)) = Input::said(peer, link, other) {
-                    shards.tell(shard, input).await;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn hello(&mut self, hello: Hello) -> Result<(), Ended> {
-        let (peer, link) = (self.link.peer(), self.id);
-        let place = format!("region {peer}");
-        if let Err(ended) = self.mesh.check(peer, &hello) {
-            let notice = Notice { code: "hello_refused", text: ended.to_string() };
-            self.mesh.outlets.findings.raise(&place, &notice);
-            let refused = (hello.version != PEER_VERSION).then_some(hello.version);
-            self.mesh.link_state(peer).send_modify(|state| state.refused_version = refused);
-            return Err(ended);
-        }
-        if self.mesh.apart(peer).is_none() {
-            self.mesh.learn(hello.members).await;
-        }
-        if let Some(why) = self.mesh.apart(peer) {
-            return Err(Ended::Removed(why));
-        }
-        let shards = &self.mesh.shards;
-        match hello.answers {
-            // From here on frames of an earlier connection are dropped and acks of an earlier epoch void.
-            None => {
-                self.peer_epoch = Some(hello.epoch);
-                shards.tell_all(|| Input::PeerUp { peer, epoch: hello.epoch, link }).await;
-            }
-            Some(epoch) if epoch == self.mesh.own.epoch && self.peer_epoch == Some(hello.epoch) => {
-                self.is_answered.store(true, Ordering::Relaxed);
-                self.mesh.outlets.findings.clear("hello_refused", &place);
-                self.mesh.link_state(peer).send_modify(|state| state.refused_version = None);
-                let mut received = vectors(shards, hello.received);
-                let mut applied = vectors(shards, hello.applied);
-                for shard in shards.ids() {
-                    let received = received.remove(&shard).unwrap_or_default();
-                    let applied = applied.remove(&shard).unwrap_or_default();
-                    shards.tell(shard, Input::PeerAnswer { peer, link, received, applied }).await;
-                }
-            }
-            Some(_) => return Err(Ended::Protocol("answered a hello that was not asked".to_owned())),
-        }
-        Ok(())
-    }
-
-    /// Answers the peer's hello once every shard has said what it holds.
-    fn describe(&mut self, part: Description) {
-        self.described_parts.insert(part.shard, part);
-        let Some(peer_epoch) = self.peer_epoch else { return };
-        if self.described_parts.len() < usize::from(self.mesh.shards.len()) {
-            return;
-        }
-        let mut hello = self.mesh.hello();
-        hello.answers = Some(peer_epoch);
-        for (shard, part) in std::mem::take(&mut self.described_parts) {
-            let position = |(log, seq)| Position { log, seq };
-            hello.received.extend(part.received.logs(shard).map(position));
-            hello.applied.extend(part.applied.logs(shard).map(position));
-        }
-        let _ = self.control.send(PeerMessage::Hello(hello));
-    }
-}
-
-fn by_shard(positions: Vec<Position>) -> BTreeMap<ShardId, Vec<Position>> {
-    let mut shards: BTreeMap<ShardId, Vec<Position>> = BTreeMap::new();
-    for position in positions {
-        shards.entry(position.log.shard).or_default().push(position);
-    }
-    shards
-}
-
-fn vectors(shards: &Shards, positions: Vec<Position>) -> BTreeMap<ShardId, VersionVector> {
-    let mut vectors: BTreeMap<ShardId, VersionVector> = BTreeMap::new();
-    for Position { log, seq } in positions {
-        if shards.get(log.shard).is_some() && seq > Seq::ZERO {
-            vectors.entry(log.shard).or_default().raise(log.region, log.epoch, seq);
-        }
-    }
-    vectors
-}
-
 /// Dials from `not_before` on until someone answers who is the peer.
 async fn dial<T: Transport>(
     transport: Arc<T>,
@@ -624,56 +445,6 @@ async fn dial<T: Transport>(
                     }
                 });
             }
-        }
-    }
-}
-
-async fn send_control<L: Link>(
-    link: L,
-    mut queue: mpsc::UnboundedReceiver<PeerMessage>,
-    outlet: Arc<PeerOutlet>,
-    epoch: Epoch,
-) -> Ended {
-    let mut next_ack = Instant::now();
-    loop {
-        let acks = async {
-            tokio::time::sleep_until(next_ack).await;
-            outlet.acks.take().await
-        };
-        let message = tokio::select! {
-            biased;
-            message = queue.recv() => match message {
-                Some(message) => message,
-                None => return std::future::pending().await,
-            },
-            applied = acks => {
-                next_ack = Instant::now() + ACK_EVERY;
-                PeerMessage::Acks { epoch, applied }
-            }
-        };
-        let mut is_last = matches!(message, PeerMessage::Goodbye);
-        let mut frames = vec![Frame::new(KIND_MESSAGE, message.encode())];
-        while let Ok(message) = queue.try_recv() {
-            is_last |= matches!(message, PeerMessage::Goodbye);
-            frames.push(Frame::new(KIND_MESSAGE, message.encode()));
-        }
-        if let Err(error) = link.send(Channel::Control, frames).await {
-            return error.into();
-        }
-        if is_last {
-            return Ended::Stopping;
-        }
-    }
-}
-
-async fn heartbeat(mesh: Arc<Mesh>, control: mpsc::UnboundedSender<PeerMessage>) -> Ended {
-    let mut ticks = tokio::time::interval(HEARTBEAT_EVERY);
-    loop {
-        ticks.tick().await;
-        let (revision, ends) = (mesh.members.applied(), mesh.outlets.own_ends());
-        let message = PeerMessage::Heartbeat { clock: wall(), ends, revision };
-        if control.send(message).is_err() {
-            return std::future::pending().await;
         }
     }
 }

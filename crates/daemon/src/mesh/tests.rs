@@ -4,6 +4,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tombolo_transport::{Hub, InProcess, InProcessLink};
 
+use tombolo_codec::decode_peer;
+
 use super::*;
 use crate::findings::Findings;
 use crate::metrics::Metrics;
