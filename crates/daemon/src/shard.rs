@@ -201,11 +201,15 @@ impl ShardTask {
             }
             // What else waits is handled in the same run, so that one batch and one wake-up serve all of it.
             for _ in 0..RUN_MAX {
+                // Read after each is taken: what its sender has seen of another clock cannot be later then, however
+                // long this task was held up before.
                 if let Ok(input) = disk.try_recv().or_else(|_| events.try_recv()) {
+                    now = self.clock.now();
                     self.replica.handle(input, now);
                 } else if let Some(command) =
                     self.replica.has_room().then(|| commands.try_recv().ok()).flatten()
                 {
+                    now = self.clock.now();
                     self.take(command, now);
                 } else {
                     break;
