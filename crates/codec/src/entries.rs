@@ -1,6 +1,6 @@
 //! What regions send each other of a shard's state where histories are gone: digests of leaves, then entries.
 //!
-//! It never says what is done with them; see `difference.rs` in the replica crate.
+//! It never says what is done with them; see `fetch.rs` in the replica crate.
 #![allow(missing_docs, reason = "what rkyv derives for an enum's variants comes without docs")]
 
 use rkyv::{Archive, Deserialize, Serialize};
@@ -36,7 +36,9 @@ pub struct LeafSums {
     pub section: Section,
     /// How many entries it has.
     pub entries_count: u64,
-    /// The sum of the digests of each leaf's entries; empty for a section that never held anything.
+    /// The sum of the digests of all entries, in full: what was found by parts of digests is checked against it.
+    pub total: u128,
+    /// The sum of the digests of each leaf's entries, its lowest bytes as wide as was asked for; empty: all are zero.
     pub sums: Vec<u64>,
 }
 
@@ -53,7 +55,7 @@ impl LeafSums {
 pub struct LeafAsk {
     /// Which leaf.
     pub leaf: u16,
-    /// The digests of the entries that the asker has of it: those are not sent.
+    /// The digests of the entries that the asker has of it, as wide as it asked for: those are not sent.
     pub known: Vec<u64>,
 }
 

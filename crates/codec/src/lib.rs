@@ -13,6 +13,7 @@ mod entries;
 pub mod limits;
 mod membership;
 mod op;
+mod packed;
 mod peer;
 pub mod records;
 mod reject;

@@ -6,6 +6,7 @@ use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, ShardId, Time};
 use crate::checkpoint::{Checkpoint, SealedLog};
 use crate::entries::{Entries, LEAVES_COUNT, LeafAsk, LeafSums, Section};
 use crate::membership::Membership;
+use crate::packed::Packed;
 
 /// Version of the peer protocol; another one is refused in the hello.
 pub const PEER_VERSION: u16 = 3;
@@ -124,6 +125,9 @@ pub enum PeerMessage {
         shard: ShardId,
         /// The logs that the asker knows to be taken over: digests compare only where both sides know the same.
         sealed: Vec<SealedLog>,
+        /// How many of its lowest bytes stand for a digest, 1 to 8: few find most of what differs, and the digests of
+        /// whole sections tell whether it was all.
+        width: u8,
     },
     /// A shard's state at an exact vector, to be asked for piece by piece.
     Cut {
@@ -134,6 +138,7 @@ pub enum PeerMessage {
         /// Vector, seals, floors and stability records; no entries.
         head: Checkpoint,
         /// Digests of all sections; none if the asker knows of seals that this side does not: it then asks for all.
+        #[rkyv(with = Packed)]
         sums: Option<Vec<LeafSums>>,
     },
     /// No cut now: too many are open. Ask again in a while.
@@ -150,6 +155,7 @@ pub enum PeerMessage {
         /// Of which section.
         section: Section,
         /// Which leaves, ascending.
+        #[rkyv(with = Packed)]
         leaves: Vec<LeafAsk>,
     },
     /// These.
@@ -161,9 +167,11 @@ pub enum PeerMessage {
         /// Of which section.
         section: Section,
         /// Entries that the asker did not name.
+        #[rkyv(with = Packed)]
         entries: Entries,
-        /// Digests that the asker named and that are not in the cut.
-        unknown: Vec<u64>,
+        /// Digests that the asker named and that are not in the cut, by their places in the question, ascending.
+        #[rkyv(with = Packed)]
+        unknown: Vec<u32>,
         /// Leaves of the question that did not fit into this answer; ask again.
         rest: Vec<u16>,
         /// Digests of what was sent of the first of them.
@@ -258,18 +266,16 @@ pub fn decode_peer(body: &[u8]) -> Result<PeerMessage, PeerMessageError> {
                 && halted.iter().all(|(log, _)| is_region(log.region))
                 && are_regions(received)
         }
-        PeerMessage::CutAsk { sealed, .. } => sealed.iter().all(is_sealed_by_regions),
-        PeerMessage::Cut { head, sums, .. } => {
-            let is_tree = |sums: &LeafSums| sums.sums.is_empty() || sums.sums.len() == LEAVES_COUNT;
+        PeerMessage::CutAsk { sealed, width, .. } => {
+            sealed.iter().all(is_sealed_by_regions) && (1..=8).contains(width)
+        }
+        PeerMessage::Cut { head, .. } => {
             head.sealed.iter().all(is_sealed_by_regions)
                 && head.logs.iter().all(|end| is_region(end.region))
-                && sums.iter().flatten().all(is_tree)
-        }
-        PeerMessage::EntriesAsk { leaves, .. } => {
-            leaves.iter().all(|ask| usize::from(ask.leaf) < LEAVES_COUNT)
         }
         PeerMessage::Entries { rest, .. } => rest.iter().all(|&leaf| usize::from(leaf) < LEAVES_COUNT),
         PeerMessage::CutRefused { .. }
+        | PeerMessage::EntriesAsk { .. }
         | PeerMessage::CutDone { .. }
         | PeerMessage::Heartbeat { .. }
         | PeerMessage::Goodbye => true,

@@ -149,12 +149,12 @@ pub fn peer_messages() -> Vec<PeerMessage> {
         },
         PeerMessage::Goodbye,
         PeerMessage::NotRetained { log: log(), from: Seq(3) },
-        PeerMessage::CutAsk { shard: ShardId(1), sealed: vec![sealed] },
+        PeerMessage::CutAsk { shard: ShardId(1), sealed: vec![sealed], width: 3 },
         PeerMessage::Cut {
             shard: ShardId(1),
             cut: 3,
             head: Checkpoint { clock: Time(9), sealed: vec![sealed], ..Checkpoint::default() },
-            sums: Some(vec![LeafSums { section: Section::Registers, entries_count: 2, sums: Vec::new() }]),
+            sums: Some(vec![LeafSums { section: Section::Registers, entries_count: 2, total: 7, sums: Vec::new() }]),
         },
         PeerMessage::CutRefused { shard: ShardId(1) },
         PeerMessage::EntriesAsk {

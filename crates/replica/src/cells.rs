@@ -103,12 +103,39 @@ fn hash_slot(name: u128, (region, epoch): LogName, positive: u128, negative: u12
 
 /// A counter's part is a sum itself, so that an add to one slot costs the hashes of that slot alone.
 pub(crate) fn hash_counter(tenant: TenantId, key: &[u8], counter: &Counter<LogIndex>, logs: &Logs) -> u128 {
+    let slots = counter.logs().into_iter();
+    let slots = slots.map(|(log, positive, negative)| (logs.name(log), positive, negative));
+    hash_slots(tenant, key, counter.generation(), slots)
+}
+
+fn hash_slots(
+    tenant: TenantId,
+    key: &[u8],
+    generation: Option<Stamp>,
+    slots: impl Iterator<Item = (LogName, u128, u128)>,
+) -> u128 {
     let name = hash_name(tenant, Kind::Counter, key);
     let mut out = CanonicalBytes::from_slice(&name.to_le_bytes());
-    put_stamp(&mut out, counter.generation());
-    counter.logs().into_iter().fold(xxh3_128(&out), |sum, (log, positive, negative)| {
-        sum.wrapping_add(hash_slot(name, logs.name(log), positive, negative))
+    put_stamp(&mut out, generation);
+    slots.fold(xxh3_128(&out), |sum, (log, positive, negative)| {
+        sum.wrapping_add(hash_slot(name, log, positive, negative))
     })
+}
+
+/// What a cell as checkpoints and peers have it adds to the digest.
+pub(crate) fn hash_cell(cell: &CellState) -> u128 {
+    let tenant = TenantId(cell.tenant);
+    match &cell.content {
+        CellContent::Counter { generation, slots } => {
+            let slots = slots.iter();
+            let slots = slots.map(|it| ((it.region, it.epoch), it.positive, it.negative));
+            hash_slots(tenant, &cell.key, *generation, slots)
+        }
+        CellContent::Register { .. } => {
+            let register = register_of(&cell.content).expect("it is one");
+            hash_register(tenant, &cell.key, &register)
+        }
+    }
 }
 
 pub(crate) fn hash_register(tenant: TenantId, key: &[u8], register: &Register<LogName>) -> u128 {

@@ -11,7 +11,7 @@ use crate::entry::EntryName;
 use crate::prints::View;
 use crate::questions::Questions;
 use crate::state::State;
-use crate::table::LEAVES_PER_PART;
+use crate::table::{LEAVES_PER_PART, print_of};
 
 #[derive(Debug)]
 pub(crate) struct Comparing {
@@ -55,7 +55,8 @@ impl Comparing {
                 continue;
             }
             let mut known = Vec::new();
-            state.each_print(&View::default(), section, &[leaf], |_, print, name| {
+            state.each_digest((&View::default(), None), section, &[leaf], |_, digest, name| {
+                let print = print_of(digest);
                 known.push(print);
                 self.names.insert((section, print), EntryName::of(name));
             });
@@ -81,9 +82,9 @@ impl State {
         let mut out = Vec::new();
         for (section, tree, _) in self.trees() {
             let mut sums = [0u64; LEAVES_PER_PART];
-            self.each_print(&View::default(), section, &leaves, |leaf, print, _| {
+            self.each_digest((&View::default(), None), section, &leaves, |leaf, digest, _| {
                 let sum = &mut sums[usize::from(leaf) - first];
-                *sum = sum.wrapping_add(print);
+                *sum = sum.wrapping_add(print_of(digest));
                 entries_count += 1;
             });
             let kept = |leaf: u16| tree.leaves().get(usize::from(leaf)).copied().unwrap_or(0);

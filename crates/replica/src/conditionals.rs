@@ -304,10 +304,18 @@ impl Conditionals {
 
     /// Lets a copy in; the caller has made sure that its number is not covered.
     pub(crate) fn join(&mut self, state: &ConditionalState) {
-        let dot = Dot { log: (state.dot.region, state.dot.epoch), seq: state.dot.end };
-        let copy = Logged { dot, digest: state.digest, adds: state.adds.clone() };
-        self.insert_copy(state.session, state.number, copy);
+        self.insert_copy(state.session, state.number, logged(state));
     }
+}
+
+/// What a conditional request as checkpoints and peers have it adds to the digest.
+pub(crate) fn hash_conditional(state: &ConditionalState) -> u128 {
+    hash(&state.session, state.number, &logged(state))
+}
+
+fn logged(state: &ConditionalState) -> Logged {
+    let dot = Dot { log: (state.dot.region, state.dot.epoch), seq: state.dot.end };
+    Logged { dot, digest: state.digest, adds: state.adds.clone() }
 }
 
 /// A session's conditionals once a log that holds some of them was taken over.

@@ -6,18 +6,20 @@
 
 use std::collections::BTreeMap;
 
-use tombolo_causality::{RegionId, Time};
-use tombolo_codec::checkpoint::SealedLog;
+use tombolo_causality::{RegionId, SessionId, Time};
+use tombolo_codec::checkpoint::{ConditionalState, SealedLog};
 use tombolo_codec::limits::ENTRIES_LEAVES_MAX;
 use tombolo_codec::{Checkpoint, Entries, LeafAsk, LeafSums, PeerMessage, Section};
+use tombolo_crdt::{Counter, Register};
 
-use crate::cells::{counter_state, hash_counter, hash_register, register_state};
-use crate::conditionals::{conditional_states, hash_numbers};
+use crate::cells::{CellKey, counter_state, hash_counter, hash_register, register_state};
+use crate::conditionals::{Numbers, conditional_states, hash_numbers};
 use crate::input::{Link, Now};
+use crate::logs::{LogIndex, LogName, Logs};
 use crate::replica::Replica;
-use crate::sessions::{hash_session, session_state};
+use crate::sessions::{Session, hash_session, session_state};
 use crate::state::State;
-use crate::table::{CutId, PARTS_COUNT, Tree, print_of};
+use crate::table::{CutId, PARTS_COUNT, Tree, by_part, narrowed, print_of};
 
 /// A cut of which nothing was asked for so long is closed.
 const PEER_CUT_IDLE_MS_MAX: u64 = 60_000;
@@ -30,6 +32,8 @@ struct PeerCut {
     peer: RegionId,
     link: Link,
     asked_ms: u64,
+    /// Bytes that stand for a digest.
+    width: u8,
 }
 
 /// The cuts of a shard.
@@ -46,11 +50,48 @@ impl Cuts {
     }
 }
 
-/// An entry with what is needed to send it.
-struct Entry<'a> {
-    print: u64,
-    bytes: usize,
-    put: Box<dyn FnOnce(&mut Entries) + 'a>,
+/// An entry where it stands in its table.
+enum Standing<'a> {
+    Counter(&'a CellKey, &'a Counter<LogIndex>),
+    Register(&'a CellKey, &'a Register<LogName>),
+    Session(&'a SessionId, &'a Session),
+    Conditionals(&'a SessionId, &'a Numbers),
+}
+
+impl Standing<'_> {
+    fn digest(&self, logs: &Logs) -> u128 {
+        match self {
+            Self::Counter(name, counter) => hash_counter(name.tenant, &name.key, counter, logs),
+            Self::Register(name, register) => hash_register(name.tenant, &name.key, register),
+            Self::Session(id, session) => hash_session(id, session),
+            Self::Conditionals(id, numbers) => hash_numbers(id, numbers),
+        }
+    }
+
+    /// What it takes in memory, about: an answer is cut by that.
+    fn bytes(&self) -> usize {
+        ENTRY_BYTES
+            + match self {
+                Self::Counter(name, counter) => name.key.len() + 50 * counter.slots().len(),
+                Self::Register(name, register) => name.key.len() + register.value().map_or(0, <[u8]>::len),
+                Self::Session(_, session) => 24 * session.numbers_count(),
+                Self::Conditionals(id, numbers) => {
+                    let of = |state: ConditionalState| {
+                        ENTRY_BYTES + state.adds.iter().map(|add| 64 + add.key.len()).sum::<usize>()
+                    };
+                    conditional_states(**id, numbers).map(of).sum()
+                }
+            }
+    }
+
+    fn put(&self, logs: &Logs, out: &mut Entries) {
+        match self {
+            Self::Counter(name, counter) => out.cells.push(counter_state(name, counter, logs)),
+            Self::Register(name, register) => out.cells.push(register_state(name, register)),
+            Self::Session(id, session) => out.sessions.push(session_state(**id, session)),
+            Self::Conditionals(id, numbers) => out.conditionals.extend(conditional_states(**id, numbers)),
+        }
+    }
 }
 
 impl State {
@@ -67,11 +108,12 @@ impl State {
         ]
     }
 
-    /// The digests of every section.
+    /// The digests of every section, in full.
     pub(crate) fn sums(&self) -> Vec<LeafSums> {
         let sums = |(section, tree, len): (Section, &Tree, usize)| LeafSums {
             section,
             entries_count: len as u64,
+            total: tree.total(),
             sums: tree.leaves().to_vec(),
         };
         self.trees().map(sums).into()
@@ -99,45 +141,31 @@ impl State {
         self.cells.conditionals.table.end_cut(id);
     }
 
-    /// The entries of one leaf in a cut.
-    fn each_in_cut(&self, id: CutId, section: Section, leaf: u16, mut each: impl FnMut(Entry<'_>)) {
-        let leaves = [leaf];
+    /// The entries of some leaves in a cut, leaf by leaf. `leaves` ascend.
+    fn in_cut(&self, id: CutId, section: Section, leaves: &[u16]) -> Vec<Vec<Standing<'_>>> {
+        let mut out: Vec<Vec<Standing<'_>>> = leaves.iter().map(|_| Vec::new()).collect();
+        let mut put = |leaf: u16, standing| {
+            if let Ok(at) = leaves.binary_search(&leaf) {
+                out[at].push(standing);
+            }
+        };
+        let State { cells, sessions, .. } = self;
         match section {
-            Section::Counters => self.cells.counters.read_cut(id, &leaves, |_, name, counter| {
-                each(Entry {
-                    print: print_of(hash_counter(name.tenant, &name.key, counter, &self.logs)),
-                    bytes: ENTRY_BYTES + name.key.len() + 50 * counter.slots().len(),
-                    put: Box::new(|out| out.cells.push(counter_state(name, counter, &self.logs))),
-                });
-            }),
-            Section::Registers => self.cells.registers.read_cut(id, &leaves, |_, name, register| {
-                each(Entry {
-                    print: print_of(hash_register(name.tenant, &name.key, register)),
-                    bytes: ENTRY_BYTES + name.key.len() + register.value().map_or(0, <[u8]>::len),
-                    put: Box::new(|out| out.cells.push(register_state(name, register))),
-                });
-            }),
-            Section::Sessions => self.sessions.table.read_cut(id, &leaves, |_, name, session| {
-                let state = session_state(*name, session);
-                each(Entry {
-                    print: print_of(hash_session(name, session)),
-                    bytes: ENTRY_BYTES + 24 * state.numbers.len(),
-                    put: Box::new(|out| out.sessions.push(state)),
-                });
-            }),
+            Section::Counters => {
+                cells.counters.read_cut(id, leaves, |leaf, name, it| put(leaf, Standing::Counter(name, it)));
+            }
+            Section::Registers => {
+                cells.registers.read_cut(id, leaves, |leaf, name, it| put(leaf, Standing::Register(name, it)));
+            }
+            Section::Sessions => {
+                sessions.table.read_cut(id, leaves, |leaf, name, it| put(leaf, Standing::Session(name, it)));
+            }
             Section::Conditionals => {
-                self.cells.conditionals.table.read_cut(id, &leaves, |_, session, numbers| {
-                    let states: Vec<_> = conditional_states(*session, numbers).collect();
-                    let adds = states.iter().flat_map(|state| &state.adds);
-                    let adds_bytes: usize = adds.map(|add| 64 + add.key.len()).sum();
-                    each(Entry {
-                        print: print_of(hash_numbers(session, numbers)),
-                        bytes: ENTRY_BYTES * (1 + states.len()) + adds_bytes,
-                        put: Box::new(|out| out.conditionals.extend(states)),
-                    });
-                });
+                let table = &cells.conditionals.table;
+                table.read_cut(id, leaves, |leaf, name, it| put(leaf, Standing::Conditionals(name, it)));
             }
         }
+        out
     }
 }
 
@@ -187,7 +215,13 @@ impl Replica {
     }
 
     /// Opens a cut for a peer; an earlier one of it is closed.
-    pub(crate) fn cut_asked(&mut self, from: RegionId, link: Link, sealed: &[SealedLog], now: Now) {
+    pub(crate) fn cut_asked(
+        &mut self,
+        (from, link): (RegionId, Link),
+        sealed: &[SealedLog],
+        width: u8,
+        now: Now,
+    ) {
         if self.peers.on(from, link).is_none() {
             return;
         }
@@ -198,11 +232,15 @@ impl Replica {
             return;
         }
         let id = self.open_cut();
-        self.cuts.of_peers.insert(id, PeerCut { peer: from, link, asked_ms: now.monotonic_ms });
+        self.cuts.of_peers.insert(id, PeerCut { peer: from, link, asked_ms: now.monotonic_ms, width });
         // Digests compare under the same seals only: the asker applies ours to its own first, we cannot apply its.
         let knows =
             |sealed: &SealedLog| self.state.logs.sealed((sealed.seal.region, sealed.seal.epoch)).is_some();
-        let sums = sealed.iter().all(knows).then(|| self.state.sums());
+        let sums = sealed.iter().all(knows).then(|| {
+            let mut sums = self.state.sums();
+            sums.iter_mut().flat_map(|of| &mut of.sums).for_each(|sum| *sum = narrowed(*sum, width));
+            sums
+        });
         // No reading of this region's clock leaves it but in stamps: the asker keeps its own.
         let head = self.state.head(Time::ZERO);
         self.send(from, PeerMessage::Cut { shard, cut: id.0, head, sums });
@@ -226,38 +264,59 @@ impl Replica {
             return;
         };
         open.asked_ms = now.monotonic_ms;
-        let message = self.entries(id, section, leaves);
+        let width = open.width;
+        let message = self.entries(id, width, section, leaves);
         self.send(from, message);
     }
 
     /// The entries of some leaves that the asker does not know, as many as go into one answer.
-    fn entries(&self, id: CutId, section: Section, leaves: &[LeafAsk]) -> PeerMessage {
+    fn entries(&self, id: CutId, width: u8, section: Section, leaves: &[LeafAsk]) -> PeerMessage {
         let (mut entries, mut unknown, mut rest, mut sent) = (Entries::default(), vec![], vec![], vec![]);
         let (mut bytes, bytes_target) = (0, self.options.peer_limits.entries_bytes);
-        for ask in leaves.iter().take(ENTRIES_LEAVES_MAX) {
+        let logs = &self.state.logs;
+        let numbers: Vec<u16> = leaves.iter().take(ENTRIES_LEAVES_MAX).map(|ask| ask.leaf).collect();
+        let mut asked = leaves.iter();
+        let mut place = 0;
+        for run in by_part(&numbers).map(|(_, run)| run) {
+            let asks = asked.by_ref().take(run.len());
             if bytes >= bytes_target {
-                rest.push(ask.leaf);
+                rest.extend(asks.map(|ask| ask.leaf));
                 continue;
             }
-            let mut known: BTreeMap<u64, bool> = ask.known.iter().map(|&print| (print, false)).collect();
-            let (mut is_cut_short, mut of_leaf) = (false, Vec::new());
-            self.state.each_in_cut(id, section, ask.leaf, |entry| {
-                if let Some(is_met) = known.get_mut(&entry.print) {
-                    *is_met = true;
-                } else if bytes == 0 || bytes + entry.bytes < 10 * bytes_target {
-                    bytes += entry.bytes;
-                    of_leaf.push(entry.print);
-                    (entry.put)(&mut entries);
-                } else {
-                    is_cut_short = true;
+            for (ask, standing) in asks.zip(self.state.in_cut(id, section, run)) {
+                let first = place;
+                place += ask.known.len() as u32;
+                if bytes >= bytes_target {
+                    rest.push(ask.leaf);
+                    continue;
                 }
-            });
-            if is_cut_short {
-                rest.push(ask.leaf);
-                sent = of_leaf;
-                bytes = bytes.max(bytes_target);
-            } else {
-                unknown.extend(known.into_iter().filter(|(_, is_met)| !is_met).map(|(print, _)| print));
+                let known = (first..).zip(&ask.known).map(|(place, &print)| (print, (place, false)));
+                let mut known: BTreeMap<u64, (u32, bool)> = known.collect();
+                let (mut is_cut_short, mut of_leaf) = (false, Vec::new());
+                for entry in standing {
+                    let print = narrowed(print_of(entry.digest(logs)), width);
+                    if let Some((_, is_met)) = known.get_mut(&print) {
+                        *is_met = true;
+                        continue;
+                    }
+                    let entry_bytes = entry.bytes();
+                    if bytes == 0 || bytes + entry_bytes < 10 * bytes_target {
+                        bytes += entry_bytes;
+                        of_leaf.push(print);
+                        entry.put(logs, &mut entries);
+                    } else {
+                        is_cut_short = true;
+                    }
+                }
+                if is_cut_short {
+                    rest.push(ask.leaf);
+                    sent = of_leaf;
+                    bytes = bytes.max(bytes_target);
+                } else {
+                    let of_leaf = unknown.len();
+                    unknown.extend(known.into_values().filter(|(_, is_met)| !is_met).map(|(place, _)| place));
+                    unknown[of_leaf..].sort_unstable();
+                }
             }
         }
         rest.extend(leaves.iter().skip(ENTRIES_LEAVES_MAX).map(|ask| ask.leaf));

@@ -11,11 +11,11 @@ use tombolo_causality::{Epoch, RegionId, SessionId, TenantId, Time};
 use tombolo_codec::checkpoint::{CellContent, CellState, ConditionalState, SessionState};
 use tombolo_codec::{Entries, Kind, Section};
 
-use crate::cells::{CellKey, counter_of, counter_state, register_of, register_state};
-use crate::conditionals::conditional_states;
+use crate::cells::{CellKey, counter_of, counter_state, hash_cell, register_of, register_state};
+use crate::conditionals::{conditional_states, hash_conditional};
 use crate::logs::Logs;
 use crate::prints::NameRef;
-use crate::sessions::session_state;
+use crate::sessions::{hash_session_state, session_state};
 use crate::state::State;
 use crate::table::{CutId, Named, leaf_of};
 
@@ -244,6 +244,14 @@ impl fmt::Display for EntryState {
             Self::Conditionals(states) => write!(f, "{} requests", states.len()),
         }
     }
+}
+
+/// What entries add to the digests of their sections, together.
+pub(crate) fn hash_entries(entries: &Entries) -> u128 {
+    let cells = entries.cells.iter().map(hash_cell);
+    let sessions = entries.sessions.iter().map(hash_session_state);
+    let conditionals = entries.conditionals.iter().map(hash_conditional);
+    cells.chain(sessions).chain(conditionals).fold(0, u128::wrapping_add)
 }
 
 impl State {

@@ -108,7 +108,7 @@ impl Replica {
         let (from, link) = peer;
         let is_to_verify = self.is_verifying_with(from, link);
         match message {
-            PeerMessage::CutAsk { sealed, .. } => self.cut_asked(from, link, &sealed, now),
+            PeerMessage::CutAsk { sealed, width, .. } => self.cut_asked(peer, &sealed, width, now),
             PeerMessage::EntriesAsk { cut, section, leaves, .. } => {
                 self.entries_asked(peer, cut, section, &leaves, now);
             }

@@ -16,12 +16,15 @@ use tombolo_codec::{
 
 use crate::cells::CellKey;
 use crate::effect::Effect;
+use crate::entry::hash_entries;
 use crate::input::{Link, Now};
 use crate::logs::{LogName, log_id};
 use crate::merge::{Absent, Difference};
-use crate::prints::NameRef;
-use crate::questions::{Came, Questions};
+use crate::prints::{NameRef, View, differing};
+use crate::questions::{Came, Questions, Taken};
 use crate::replica::{Replica, Storage};
+use crate::state::State;
+use crate::table::{CutId, narrowed, print_of};
 
 /// A peer that says nothing for so long is given up.
 const SILENCE_MS_MAX: u64 = 30_000;
@@ -65,9 +68,25 @@ enum Step {
 #[derive(Debug)]
 struct Fetching {
     questions: Questions,
-    /// Registers here that the peer may not know, by digest.
-    registers: BTreeMap<u64, CellKey>,
+    /// This state as it was compared, and its digests as they are under the seals of both.
+    own: CutId,
+    view: View,
+    /// How many bytes stand for a digest.
+    width: u8,
+    /// Entries here of the leaves that were asked for, until all of the leaf has come.
+    named: BTreeMap<(Section, u16), Vec<Named>>,
+    /// What of each section's digest is not explained yet; none where nothing is compared.
+    unexplained: Option<BTreeMap<Section, u128>>,
     difference: Difference,
+}
+
+/// An entry here that was named in a question.
+#[derive(Debug)]
+struct Named {
+    print: u64,
+    digest: u128,
+    /// Of a register its name: it may have to go.
+    register: Option<CellKey>,
 }
 
 /// What waits before another attempt.
@@ -75,6 +94,8 @@ struct Fetching {
 pub(crate) struct Fetches {
     present: Option<Fetch>,
     not_before_ms: u64,
+    /// Parts of digests did not find all that differs: it is looked for with all of them.
+    is_in_full: bool,
 }
 
 impl Replica {
@@ -125,7 +146,12 @@ impl Replica {
         self.end_verifying(Reject::new(RejectCode::Busy, text).retry_after_ms(500));
         let sealed = self.state.logs.sealed_logs();
         self.fetches.present = Some(Fetch { source, link, heard_ms: now.monotonic_ms, step: Step::Asked });
-        self.send(source, PeerMessage::CutAsk { shard: self.options.shard, sealed });
+        let width = self.digest_bytes();
+        self.send(source, PeerMessage::CutAsk { shard: self.options.shard, sealed, width });
+    }
+
+    const fn digest_bytes(&self) -> u8 {
+        if self.fetches.is_in_full { 8 } else { self.options.peer_limits.digest_bytes }
     }
 
     /// Logs whose next batch somebody connected has applied and nobody connected keeps; and who has applied it.
@@ -155,15 +181,21 @@ impl Replica {
 
     /// Ends what is being fetched; what has come of it goes.
     fn give_up_fetch(&mut self, now: Now) {
-        self.fetches.present = None;
+        self.drop_fetch();
         self.fetches.not_before_ms = now.monotonic_ms + RETRY_AFTER_MS;
+    }
+
+    fn drop_fetch(&mut self) {
+        if let Some(Fetch { step: Step::Fetching(fetching), .. }) = self.fetches.present.take() {
+            self.end_cut(fetching.own);
+        }
     }
 
     /// The connection to a peer ended.
     pub(crate) fn end_fetch_from(&mut self, peer: RegionId) {
         let is_from = |fetch: &Fetch| fetch.source == peer && !matches!(fetch.step, Step::Installing { .. });
         if self.fetches.present.as_ref().is_some_and(is_from) {
-            self.fetches.present = None;
+            self.drop_fetch();
         }
     }
 
@@ -193,9 +225,16 @@ impl Replica {
             }
             return;
         };
+        let (mine, theirs) = (self.state.sums(), sums.as_deref().unwrap_or_default());
+        let sizes = sums.as_ref().map(|_| largest(&mine).max(largest(theirs)));
+        let view = self.state.view_under(&head);
         let mut fetching = Fetching {
-            questions: Questions::of(cut, sums.as_deref().map(largest)),
-            registers: BTreeMap::new(),
+            questions: Questions::of(cut, sizes),
+            own: self.open_cut(),
+            view,
+            width: self.digest_bytes(),
+            named: BTreeMap::new(),
+            unexplained: None,
             difference: Difference {
                 state: head,
                 absent: Absent::default(),
@@ -216,40 +255,53 @@ impl Replica {
         if let Some(fetch) = &mut self.fetches.present {
             fetch.step = Step::Fetching(Box::new(fetching));
         }
-        self.ask_entries();
+        self.ask_entries(now);
     }
 
-    /// Notes the leaves that differ, with the digests of the entries that stand in them here.
-    fn compare(&mut self, theirs: &[LeafSums], fetching: &mut Fetching) {
-        let view = self.state.view_under(&fetching.difference.state);
-        let mine = self.state.sums_in(&view);
-        for mine in &mine {
+    /// Notes the leaves that differ, and by how much the sections do.
+    fn compare(&self, theirs: &[LeafSums], fetching: &mut Fetching) {
+        let mut unexplained = BTreeMap::new();
+        for mine in self.state.sums_in(&fetching.view) {
             let Some(theirs) = theirs.iter().find(|theirs| theirs.section == mine.section) else { continue };
-            let differ = |&leaf: &usize| mine.at(leaf) != theirs.at(leaf);
-            let leaves: Vec<u16> = (0..LEAVES_COUNT).filter(differ).map(|leaf| leaf as u16).collect();
-            let mut known: BTreeMap<u16, Vec<u64>> = leaves.iter().map(|&leaf| (leaf, Vec::new())).collect();
-            self.state.each_print(&view, mine.section, &leaves, |leaf, print, name| {
-                known.entry(leaf).or_default().push(print);
-                if let NameRef::Register(name) = name {
-                    fetching.registers.insert(print, name.clone());
-                }
-            });
-            for (leaf, known) in known {
-                fetching.questions.add(mine.section, LeafAsk { leaf, known });
+            unexplained.insert(mine.section, theirs.total.wrapping_sub(mine.total));
+            for leaf in differing(&mine, theirs, fetching.width) {
+                fetching.questions.add(mine.section, LeafAsk { leaf, known: Vec::new() });
             }
         }
+        fetching.unexplained = Some(unexplained);
     }
 
     /// Asks for what is due, as far as questions may be under way; once all has come, has it installed.
-    fn ask_entries(&mut self) {
+    fn ask_entries(&mut self, now: Now) {
         let shard = self.options.shard;
         let Some(Fetch { source, step, .. }) = &mut self.fetches.present else { return };
         let (source, Step::Fetching(fetching)) = (*source, step) else { return };
-        let messages = fetching.questions.ask(shard);
-        let (is_complete, cut) = (fetching.questions.is_complete(), fetching.questions.cut);
+        let Fetching { questions, own, view, width, named, unexplained, .. } = &mut **fetching;
+        let state = &self.state;
+        let messages = questions.ask(shard, |section, leaves| {
+            if unexplained.is_some() {
+                name_entries(state, (view, *own, *width), section, leaves, named);
+            }
+        });
+        let (is_complete, cut) = (questions.is_complete(), questions.cut);
         messages.into_iter().for_each(|message| self.send(source, message));
         if is_complete {
             self.send(source, PeerMessage::CutDone { shard, cut });
+            self.fetched(now);
+        }
+    }
+
+    /// All has come that was asked for.
+    fn fetched(&mut self, now: Now) {
+        let Some(Fetch { step: Step::Fetching(fetching), .. }) = &self.fetches.present else { return };
+        let is_missing = |unexplained: &BTreeMap<Section, u128>| unexplained.values().any(|of| *of != 0);
+        let was_narrow = fetching.width < 8;
+        if was_narrow && fetching.unexplained.as_ref().is_some_and(is_missing) {
+            // Something that differs has parts of digests that do not.
+            self.drop_fetch();
+            self.fetches.is_in_full = true;
+            self.fetch_if_stuck(now);
+        } else {
             self.install();
         }
     }
@@ -257,19 +309,28 @@ impl Replica {
     /// Entries have come.
     pub(crate) fn entries_came(&mut self, (from, link): (RegionId, Link), came: Came, now: Now) {
         let Some(Step::Fetching(fetching)) = self.fetch_from(from, link, now) else { return };
-        let Some((section, entries, unknown)) = fetching.questions.take(came) else { return };
+        let Some(taken) = fetching.questions.take(came) else { return };
+        let Taken { section, entries, unknown, complete } = taken;
+        let mut explained = hash_entries(&entries);
+        for (leaf, print) in unknown {
+            let named = fetching.named.get(&(section, leaf)).into_iter().flatten();
+            let Some(named) = named.into_iter().find(|named| named.print == print) else { continue };
+            explained = explained.wrapping_sub(named.digest);
+            if let (Some(name), Absent::These(absent)) = (&named.register, &mut fetching.difference.absent) {
+                absent.insert((name.tenant, name.key.clone()));
+            }
+        }
+        complete.iter().for_each(|&leaf| drop(fetching.named.remove(&(section, leaf))));
+        let of_section = fetching.unexplained.as_mut().and_then(|all| all.get_mut(&section));
+        if let Some(of_section) = of_section {
+            *of_section = of_section.wrapping_sub(explained);
+        }
         let Entries { cells, sessions, conditionals } = entries;
         let state = &mut fetching.difference.state;
         state.cells.extend(cells);
         state.sessions.extend(sessions);
         state.conditionals.extend(conditionals);
-        if section == Section::Registers
-            && let Absent::These(absent) = &mut fetching.difference.absent
-        {
-            let names = unknown.iter().filter_map(|print| fetching.registers.get(print));
-            absent.extend(names.map(|name| (name.tenant, name.key.clone())));
-        }
-        self.ask_entries();
+        self.ask_entries(now);
     }
 
     /// Hands the difference to the shell, which makes a checkpoint with it durable.
@@ -279,7 +340,10 @@ impl Replica {
         let Step::Fetching(fetching) = std::mem::replace(&mut fetch.step, installing) else {
             unreachable!("only what was fetched is installed");
         };
-        let Fetching { difference, questions, .. } = *fetching;
+        let Fetching { difference, questions, own, .. } = *fetching;
+        self.end_cut(own);
+        self.fetches.is_in_full = false;
+        let Some(fetch) = &mut self.fetches.present else { return };
         let entries_count = questions.entries_count;
         let is_further = |name: &LogName, end: Seq| end > self.intake.received(*name, &self.state.logs);
         let ends = difference.state.logs.iter().map(|end| ((end.region, end.epoch), end.seq));
@@ -348,6 +412,28 @@ impl Replica {
         self.notice("difference_failed", format!("a difference was fetched and not installed: {text}"));
         self.replan();
     }
+}
+
+/// Names the entries here of leaves that are to be asked for, but for those that were asked for before.
+fn name_entries(
+    state: &State,
+    (view, own, width): (&View, CutId, u8),
+    section: Section,
+    asks: &mut [LeafAsk],
+    named: &mut BTreeMap<(Section, u16), Vec<Named>>,
+) {
+    let is_new = |ask: &&mut LeafAsk| !named.contains_key(&(section, ask.leaf));
+    let mut asks: Vec<&mut LeafAsk> = asks.iter_mut().filter(is_new).collect();
+    let leaves: Vec<u16> = asks.iter().map(|ask| ask.leaf).collect();
+    leaves.iter().for_each(|&leaf| drop(named.insert((section, leaf), Vec::new())));
+    state.each_digest((view, Some(own)), section, &leaves, |leaf, digest, name| {
+        let print = narrowed(print_of(digest), width);
+        let register = if let NameRef::Register(name) = name { Some(name.clone()) } else { None };
+        if let Ok(at) = leaves.binary_search(&leaf) {
+            asks[at].known.push(print);
+            named.entry((section, leaf)).or_default().push(Named { print, digest, register });
+        }
+    });
 }
 
 /// How many entries the largest section has.

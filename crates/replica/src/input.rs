@@ -59,11 +59,19 @@ pub struct PeerLimits {
     pub cuts_max: usize,
     /// Bytes at which an answer with entries ends; a leaf alone may have ten times as many.
     pub entries_bytes: usize,
+    /// Bytes that stand for a digest where a difference is looked for, 1 to 8. Few are cheap; should two entries be taken
+    /// for one, the digests of whole sections tell, and it is looked for again with all eight.
+    pub digest_bytes: u8,
 }
 
 impl Default for PeerLimits {
     fn default() -> Self {
-        Self { window_bytes: 1_024 * 1_024, cuts_max: 4, entries_bytes: ENTRIES_BYTES_TARGET }
+        Self {
+            window_bytes: 1_024 * 1_024,
+            cuts_max: 4,
+            entries_bytes: ENTRIES_BYTES_TARGET,
+            digest_bytes: 3,
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! seals fold is hashed anew: one pass over the counters, once a difference, and nothing is changed.
 
 use tombolo_causality::SessionId;
-use tombolo_codec::{Checkpoint, LeafSums, Section};
+use tombolo_codec::{Checkpoint, LEAVES_COUNT, LeafSums, Section};
 use tombolo_crdt::{Counter, Dot};
 
 use crate::cells::{CellKey, hash_counter, hash_register};
@@ -13,7 +13,7 @@ use crate::logs::{LogIndex, LogName};
 use crate::merge::{Both, Theirs};
 use crate::sessions::hash_session;
 use crate::state::State;
-use crate::table::{Named, leaf_of, print_of};
+use crate::table::{CutId, Named, Table, leaf_of, narrowed, print_of};
 
 /// The name of an entry, where it stands in its table.
 #[derive(Debug, Clone, Copy)]
@@ -67,15 +67,16 @@ impl State {
         view
     }
 
-    /// The digests of every section in a view.
+    /// The digests of every section in a view, in full.
     pub(crate) fn sums_in(&self, view: &View) -> Vec<LeafSums> {
         let mut all = self.sums();
         if view.folds.is_empty() {
             return all;
         }
         for of in &mut all {
-            let sums = &mut of.sums;
+            let (sums, total) = (&mut of.sums, &mut of.total);
             let mut change = |place: u64, before: u128, after: u128| {
+                *total = total.wrapping_sub(before).wrapping_add(after);
                 let leaf = &mut sums[usize::from(leaf_of(place))];
                 *leaf = leaf.wrapping_sub(print_of(before)).wrapping_add(print_of(after));
             };
@@ -103,35 +104,53 @@ impl State {
         all
     }
 
-    /// The digest of every entry of some leaves in a view.
-    pub(crate) fn each_print(
+    /// The digest of every entry of some leaves in a view, as it is now or as it was when a cut was opened.
+    pub(crate) fn each_digest(
         &self,
-        view: &View,
+        (view, cut): (&View, Option<CutId>),
         section: Section,
         leaves: &[u16],
-        mut each: impl FnMut(u16, u64, NameRef<'_>),
+        mut each: impl FnMut(u16, u128, NameRef<'_>),
     ) {
         match section {
-            Section::Counters => self.cells.counters.read(leaves, |leaf, name, counter| {
+            Section::Counters => read(&self.cells.counters, cut, leaves, |leaf, name, counter| {
                 let folded = view.counter(counter);
                 let counter = folded.as_ref().unwrap_or(counter);
-                let print = print_of(hash_counter(name.tenant, &name.key, counter, &self.logs));
-                each(leaf, print, NameRef::Counter(name));
+                let digest = hash_counter(name.tenant, &name.key, counter, &self.logs);
+                each(leaf, digest, NameRef::Counter(name));
             }),
-            Section::Registers => self.cells.registers.read(leaves, |leaf, name, register| {
-                let print = print_of(hash_register(name.tenant, &name.key, register));
-                each(leaf, print, NameRef::Register(name));
+            Section::Registers => read(&self.cells.registers, cut, leaves, |leaf, name, register| {
+                let digest = hash_register(name.tenant, &name.key, register);
+                each(leaf, digest, NameRef::Register(name));
             }),
-            Section::Sessions => self.sessions.table.read(leaves, |leaf, name, session| {
-                each(leaf, print_of(hash_session(name, session)), NameRef::Session(name));
+            Section::Sessions => read(&self.sessions.table, cut, leaves, |leaf, name, session| {
+                each(leaf, hash_session(name, session), NameRef::Session(name));
             }),
             Section::Conditionals => {
-                self.cells.conditionals.table.read(leaves, |leaf, session, numbers| {
+                read(&self.cells.conditionals.table, cut, leaves, |leaf, session, numbers| {
                     let folded = view.numbers(numbers);
-                    let print = print_of(hash_numbers(session, folded.as_ref().unwrap_or(numbers)));
-                    each(leaf, print, NameRef::Conditionals(session));
+                    let digest = hash_numbers(session, folded.as_ref().unwrap_or(numbers));
+                    each(leaf, digest, NameRef::Conditionals(session));
                 });
             }
         }
     }
+}
+
+fn read<K: Named, V: Clone>(
+    table: &Table<K, V>,
+    cut: Option<CutId>,
+    leaves: &[u16],
+    each: impl FnMut(u16, &K, &V),
+) {
+    match cut {
+        Some(cut) => table.read_cut(cut, leaves, each),
+        None => table.read(leaves, each),
+    }
+}
+
+/// Leaves of a section where the lowest `width` bytes of two sums differ.
+pub(crate) fn differing(mine: &LeafSums, theirs: &LeafSums, width: u8) -> impl Iterator<Item = u16> {
+    let differ = move |leaf: &usize| narrowed(mine.at(*leaf), width) != narrowed(theirs.at(*leaf), width);
+    (0..LEAVES_COUNT).filter(differ).map(|leaf| leaf as u16)
 }

@@ -14,7 +14,7 @@ use tombolo_mutants::{Mutant, is_planted};
 /// Questions that may be under way: a share of the bandwidth, not all of it.
 const QUESTIONS_MAX: usize = 4;
 /// About how many entries a question may bring.
-const QUESTION_ENTRIES: u64 = 1_024;
+const QUESTION_ENTRIES: u64 = 4_096;
 /// Most digests that one question names.
 const QUESTION_PRINTS_MAX: usize = 8_192;
 
@@ -24,9 +24,20 @@ pub(crate) struct Came {
     pub(crate) cut: u64,
     pub(crate) section: Section,
     pub(crate) entries: Entries,
-    pub(crate) unknown: Vec<u64>,
+    pub(crate) unknown: Vec<u32>,
     pub(crate) rest: Vec<u16>,
     pub(crate) sent: Vec<u64>,
+}
+
+/// What an answer brings.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) section: Section,
+    pub(crate) entries: Entries,
+    /// Digests that were named and are not in the cut, with their leaves.
+    pub(crate) unknown: Vec<(u16, u64)>,
+    /// Leaves of which all has come.
+    pub(crate) complete: Vec<u16>,
 }
 
 /// What is still to be asked of a cut, and what was asked and not answered.
@@ -68,8 +79,12 @@ impl Questions {
         self.asked.is_empty() && self.due.is_empty()
     }
 
-    /// What to send now: as much of what is due as may be under way.
-    pub(crate) fn ask(&mut self, shard: ShardId) -> Vec<PeerMessage> {
+    /// What to send now: as much of what is due as may be under way. `fill` may name digests first.
+    pub(crate) fn ask(
+        &mut self,
+        shard: ShardId,
+        mut fill: impl FnMut(Section, &mut [LeafAsk]),
+    ) -> Vec<PeerMessage> {
         let mut messages = Vec::new();
         while self.asked.len() < QUESTIONS_MAX && !self.due.is_empty() {
             let mut leaves: Vec<LeafAsk> = Vec::new();
@@ -85,6 +100,7 @@ impl Questions {
                 let (_, ask) = self.due.pop_front().expect("it was seen just now");
                 leaves.push(ask);
             }
+            fill(section, &mut leaves);
             self.asked.push_back((section, leaves.clone()));
             messages.push(PeerMessage::EntriesAsk { shard, cut: self.cut, section, leaves });
         }
@@ -92,16 +108,22 @@ impl Questions {
     }
 
     /// Takes an answer; none if it is not the one that is due.
-    pub(crate) fn take(&mut self, came: Came) -> Option<(Section, Entries, Vec<u64>)> {
+    pub(crate) fn take(&mut self, came: Came) -> Option<Taken> {
         if self.cut != came.cut || self.asked.front().is_none_or(|(of, _)| *of != came.section) {
             return None;
         }
         let Came { section, entries, unknown, rest, sent, .. } = came;
         let (_, asked) = self.asked.pop_front().expect("it was seen just now");
+        let known = asked.iter().flat_map(|ask| ask.known.iter().map(|&print| (ask.leaf, print)));
+        let mut places = unknown.iter().map(|&place| place as usize).peekable();
+        let is_unknown = |(at, _): &(usize, _)| places.next_if(|place| *place == *at).is_some();
+        let unknown = known.enumerate().filter(is_unknown).map(|(_, known)| known).collect();
+        let mut complete = Vec::new();
         // What did not fit is asked for again; of the first leaf of it a part has come.
-        for mut ask in asked.into_iter().filter(|ask| rest.contains(&ask.leaf)).rev() {
-            if is_planted(Mutant::RestForgotten) {
-                break;
+        for mut ask in asked.into_iter().rev() {
+            if !rest.contains(&ask.leaf) || is_planted(Mutant::RestForgotten) {
+                complete.push(ask.leaf);
+                continue;
             }
             if rest.first() == Some(&ask.leaf) {
                 ask.known.extend(&sent);
@@ -110,6 +132,6 @@ impl Questions {
         }
         let Entries { cells, sessions, conditionals } = &entries;
         self.entries_count += (cells.len() + sessions.len() + conditionals.len()) as u64;
-        Some((section, entries, unknown))
+        Some(Taken { section, entries, unknown, complete })
     }
 }

@@ -71,11 +71,26 @@ impl Named for SessionId {
     }
 }
 
+impl Session {
+    /// Numbers at or above the mark.
+    pub(crate) fn numbers_count(&self) -> usize {
+        self.numbers.len()
+    }
+}
+
 /// What a session adds to the digest.
 pub(crate) fn hash_session(id: &SessionId, session: &Session) -> u128 {
     let numbers = session.numbers.iter();
     numbers.fold(hash_mark(id, session.mark), |sum, (number, digest)| {
         sum.wrapping_add(hash_number(id, *number, digest))
+    })
+}
+
+/// What a session as checkpoints and peers have it adds to the digest.
+pub(crate) fn hash_session_state(state: &SessionState) -> u128 {
+    let numbers = state.numbers.iter();
+    numbers.fold(hash_mark(&state.id, state.mark), |sum, it| {
+        sum.wrapping_add(hash_number(&state.id, it.number, &it.digest))
     })
 }
 

@@ -69,6 +69,11 @@ pub(crate) const fn print_of(digest: u128) -> u64 {
     digest as u64
 }
 
+/// The lowest `width` bytes of a print, or of a sum of prints: sums of what is left of prints are what is left of sums.
+pub(crate) const fn narrowed(print: u64, width: u8) -> u64 {
+    if width >= 8 { print } else { print & ((1 << (8 * width)) - 1) }
+}
+
 struct TableCut<K, V> {
     id: CutId,
     /// Entries as they were, of those that changed since; none: there was no such entry.
@@ -213,7 +218,7 @@ impl<K: Named, V: Clone> Table<K, V> {
     }
 
     /// The entries of some leaves as they are.
-    pub(crate) fn read(&self, leaves: &[u16], mut each: impl FnMut(u16, &K, &V)) {
+    pub(crate) fn read<'a>(&'a self, leaves: &[u16], mut each: impl FnMut(u16, &'a K, &'a V)) {
         for (part, wanted) in by_part(leaves) {
             for (name, value) in &self.parts[part] {
                 let leaf = leaf_of(name.place());
@@ -239,7 +244,7 @@ impl<K: Named, V: Clone> Table<K, V> {
     }
 
     /// The entries of some leaves as they were when the cut was opened. `leaves` ascend.
-    pub(crate) fn read_cut(&self, id: CutId, leaves: &[u16], mut each: impl FnMut(u16, &K, &V)) {
+    pub(crate) fn read_cut<'a>(&'a self, id: CutId, leaves: &[u16], mut each: impl FnMut(u16, &'a K, &'a V)) {
         let Some(cut) = self.cuts.iter().find(|cut| cut.id == id) else { return };
         for (part, wanted) in by_part(leaves) {
             let before = &cut.before[part];
@@ -293,8 +298,8 @@ impl<K: Named, V: Clone> Table<K, V> {
     }
 }
 
-/// Runs of leaves that lie in one part. `leaves` ascend.
-fn by_part(leaves: &[u16]) -> impl Iterator<Item = (usize, &[u16])> {
+/// Runs of leaves that lie in one part: reading them costs one pass over it. `leaves` ascend.
+pub(crate) fn by_part(leaves: &[u16]) -> impl Iterator<Item = (usize, &[u16])> {
     leaves
         .chunk_by(|a, b| usize::from(*a) / LEAVES_PER_PART == usize::from(*b) / LEAVES_PER_PART)
         .map(|run| (usize::from(run[0]) / LEAVES_PER_PART, run))

@@ -21,7 +21,7 @@ use crate::entry::{EntryName, EntryState};
 use crate::input::{Link, Now, Ticket};
 use crate::logs::LogName;
 use crate::mend::{Fix, Mending};
-use crate::questions::Came;
+use crate::questions::{Came, Taken};
 use crate::replica::Replica;
 use crate::state::State;
 use crate::table::{CutId, PARTS_COUNT};
@@ -213,7 +213,7 @@ impl Replica {
         it.step = Step::Asked;
         it.steps_count += 1;
         let (peer, sealed) = (it.peer, it.sealed.clone());
-        self.send(peer, PeerMessage::CutAsk { shard: self.options.shard, sealed });
+        self.send(peer, PeerMessage::CutAsk { shard: self.options.shard, sealed, width: 8 });
     }
 
     /// Whether a peer's cut is one that was asked for here.
@@ -278,7 +278,7 @@ impl Replica {
         let shard = self.options.shard;
         let Some(it) = &mut self.verifying else { return };
         let Step::Comparing(comparing) = &mut it.step else { return };
-        let messages = comparing.questions.ask(shard);
+        let messages = comparing.questions.ask(shard, |_, _| {});
         let is_complete = comparing.next_part == PARTS_COUNT && comparing.questions.is_complete();
         let peer = it.peer;
         messages.into_iter().for_each(|message| self.send(peer, message));
@@ -291,11 +291,11 @@ impl Replica {
     pub(crate) fn entries_to_verify(&mut self, came: Came) {
         let Some(it) = &mut self.verifying else { return };
         let Step::Comparing(comparing) = &mut it.step else { return };
-        let Some((section, entries, unknown)) = comparing.questions.take(came) else { return };
+        let Some(Taken { section, entries, unknown, .. }) = comparing.questions.take(came) else { return };
         it.steps_count += 1;
         let mut theirs: Vec<(EntryName, Option<EntryState>)> =
             EntryState::all(entries).map(|state| (state.name(), Some(state))).collect();
-        let lacking = unknown.iter().filter_map(|&print| comparing.names.get(&(section, print)));
+        let lacking = unknown.iter().filter_map(|&(_, print)| comparing.names.get(&(section, print)));
         theirs.extend(lacking.map(|name| (name.clone(), None)));
         for (name, theirs) in theirs {
             it.judge(&self.state, name, theirs);

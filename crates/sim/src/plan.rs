@@ -163,6 +163,8 @@ impl Plan {
         }
         if chance.percent(50) {
             peer_limits.entries_bytes = 200 + chance.index(1_800);
+            // So few that entries are taken for one another.
+            peer_limits.digest_bytes = 1 + (peer_limits.entries_bytes % 4) as u8;
         }
         peer_limits.window_bytes = suit.window_bytes.unwrap_or(peer_limits.window_bytes);
         // Where tombstones go soon and histories too, one region may miss that the other let go.
