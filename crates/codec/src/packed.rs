@@ -4,11 +4,11 @@
 //! greatest of them needs. Every length is checked against what is left before anything is allocated. Start with
 //! [`Packed`].
 
+use rkyv::Place;
 use rkyv::rancor::{Fallible, Source};
 use rkyv::ser::{Allocator, Writer};
 use rkyv::vec::{ArchivedVec, VecResolver};
 use rkyv::with::{ArchiveWith, DeserializeWith, SerializeWith};
-use rkyv::Place;
 use tombolo_causality::{Epoch, RegionId, Seq, SessionId, Stamp, Time};
 
 use crate::checkpoint::{
@@ -335,9 +335,8 @@ fn cell(from: &mut Reader<'_>) -> Read<CellState> {
 
 fn session(from: &mut Reader<'_>) -> Read<SessionState> {
     let (id, mark) = (from.session()?, from.as_of()?);
-    let numbers = from.many(17, |from| {
-        Ok(NumberState { number: from.as_of()?, digest: PayloadDigest(from.array()?) })
-    })?;
+    let numbers = from
+        .many(17, |from| Ok(NumberState { number: from.as_of()?, digest: PayloadDigest(from.array()?) }))?;
     Ok(SessionState { id, mark, numbers })
 }
 

@@ -270,8 +270,7 @@ pub fn decode_peer(body: &[u8]) -> Result<PeerMessage, PeerMessageError> {
             sealed.iter().all(is_sealed_by_regions) && (1..=8).contains(width)
         }
         PeerMessage::Cut { head, .. } => {
-            head.sealed.iter().all(is_sealed_by_regions)
-                && head.logs.iter().all(|end| is_region(end.region))
+            head.sealed.iter().all(is_sealed_by_regions) && head.logs.iter().all(|end| is_region(end.region))
         }
         PeerMessage::Entries { rest, .. } => rest.iter().all(|&leaf| usize::from(leaf) < LEAVES_COUNT),
         PeerMessage::CutRefused { .. }

@@ -179,7 +179,7 @@ async fn install(
     let shared = region.shared();
     let _alone = shared.checkpointing.lock().await;
     let own = read(region, shard).await?;
-    let join = move || joined(&own, &difference).map(|(checkpoint, moved)| (checkpoint, moved, difference));
+    let join = move || joined(own, &difference).map(|(checkpoint, moved)| (checkpoint, moved, difference));
     let (checkpoint, moved, difference) =
         tokio::task::spawn_blocking(join).await.map_err(refused)?.map_err(refused)?;
     let checkpoint = Arc::new(checkpoint);

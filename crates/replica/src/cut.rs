@@ -155,7 +155,9 @@ impl State {
                 cells.counters.read_cut(id, leaves, |leaf, name, it| put(leaf, Standing::Counter(name, it)));
             }
             Section::Registers => {
-                cells.registers.read_cut(id, leaves, |leaf, name, it| put(leaf, Standing::Register(name, it)));
+                cells
+                    .registers
+                    .read_cut(id, leaves, |leaf, name, it| put(leaf, Standing::Register(name, it)));
             }
             Section::Sessions => {
                 sessions.table.read_cut(id, leaves, |leaf, name, it| put(leaf, Standing::Session(name, it)));

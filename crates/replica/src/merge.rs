@@ -7,12 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use hashbrown::HashSet;
 use tombolo_causality::{Seq, TenantId};
-use tombolo_codec::Checkpoint;
 use tombolo_codec::checkpoint::{
     CellContent, CellState, ConditionalState, FloorState, LogEnd, SealedLog, StableState,
 };
 use tombolo_codec::records::Seal;
+use tombolo_codec::{Checkpoint, Kind};
 use tombolo_crdt::{Counter, Dot, Register};
 use tombolo_mutants::{Mutant, is_planted};
 
@@ -351,11 +352,45 @@ pub struct Moved {
 
 /// The state of `own` joined with a difference: what a checkpoint must hold before the difference is installed.
 ///
+/// Cells that the difference leaves as they are pass through as they came: its cost is that of what changes, but where
+/// a seal or a stability record may reach any cell.
+///
 /// Errors: [`JoinError`].
-pub fn joined(own: &Checkpoint, difference: &Difference) -> Result<(Checkpoint, Moved), JoinError> {
-    let mut state = State::restore(own);
+pub fn joined(mut own: Checkpoint, difference: &Difference) -> Result<(Checkpoint, Moved), JoinError> {
+    let untouched = match touched(&own, difference) {
+        Some(touched) => {
+            let is_untouched = |cell: &mut CellState| !touched.contains(&name_of(cell));
+            own.cells.extract_if(.., is_untouched).collect()
+        }
+        None => Vec::new(),
+    };
+    let mut state = State::restore(&own);
     let moved = state.join(difference)?;
-    Ok((state.dump(own.clock), moved))
+    let mut checkpoint = state.dump(own.clock);
+    checkpoint.cells.extend(untouched);
+    Ok((checkpoint, moved))
+}
+
+type CellName<'a> = (TenantId, Kind, &'a [u8]);
+
+fn name_of(cell: &CellState) -> CellName<'_> {
+    (TenantId(cell.tenant), cell.kind, &cell.key)
+}
+
+/// The cells that a difference may change; none: any.
+fn touched<'a>(
+    own: &Checkpoint,
+    difference: &'a Difference,
+) -> Option<HashSet<CellName<'a>, foldhash::fast::FixedState>> {
+    let Absent::These(absent) = &difference.absent else { return None };
+    let (mine, theirs) = (Logs::restore(&own.logs, &own.sealed), Theirs::of(&difference.state));
+    let both = Both { mine: &mine, theirs: &theirs };
+    let may_let_go = !own.stables.is_empty() || !difference.state.stables.is_empty();
+    if may_let_go || !both.sealed_there().is_empty() || both.has_caught_up_since(&difference.compared) {
+        return None;
+    }
+    let absent = absent.iter().map(|(tenant, key)| (*tenant, Kind::Register, &**key));
+    Some(difference.state.cells.iter().map(name_of).chain(absent).collect())
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ impl World {
         }
         let epoch = process.epoch;
         let own = process.shards[shard].replica.checkpoint();
-        let (checkpoint, moved) = match joined(&own, &difference) {
+        let (checkpoint, moved) = match joined(own.clone(), &difference) {
             Ok(joined) => joined,
             Err(error) => return Err(format!("C7: region {} cannot join: {error}", region_of(node))),
         };

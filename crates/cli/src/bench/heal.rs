@@ -76,8 +76,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "M", default_value_t = 1_000_000, requires = "ops",
         value_parser = clap::value_parser!(u32).range(2..=50_000_000))]
     cells: u32,
-    /// With --ops: how the two sides come together; a difference takes more ops than a region keeps in memory of its log,
-    /// 4 MiB in each shard
+    /// With --ops: how the two sides come together; for a difference each side also writes what pushes the ops out of memory
     #[arg(long, value_enum, default_value = "resume", requires = "ops")]
     mode: Mode,
     /// With --ops: how many cuts and heals
@@ -87,7 +86,8 @@ pub(crate) struct Arguments {
     /// With --ops: exit with 8 if the median of `heal_ms` is above this
     #[arg(long, value_name = "X", requires = "ops")]
     assert_heal_ms: Option<f64>,
-    /// With --ops: exit with 8 if more than this many bytes are shipped for each that changed
+    /// With --ops: exit with 8 if more than this many bytes are shipped for each that changed: of an op its key, and a delta
+    /// of 8 bytes or the value with its stamp
     #[arg(long, value_name = "X", requires = "ops")]
     assert_shipped_ratio: Option<f64>,
     #[command(flatten)]
@@ -158,7 +158,7 @@ impl Arguments {
     pub(crate) fn options(&self, mut options: ClusterOptions) -> ClusterOptions {
         options.links.get_or_insert_default();
         match self.ops {
-            Some(ops) => divergent::options(options, ops, self.mode),
+            Some(_) => divergent::options(options, self.mode),
             None => options,
         }
     }

@@ -65,13 +65,13 @@ fn entries() -> impl Strategy<Value = Entries> {
     let a_number = (any::<u64>(), a_digest()).prop_map(|(number, digest)| NumberState { number, digest });
     let session = (an_id(), any::<u64>(), proptest::collection::vec(a_number, 0..4))
         .prop_map(|(id, mark, numbers)| SessionState { id, mark, numbers });
-    let add = (any::<u32>(), key(), proptest::option::of(stamp()), any::<i64>()).prop_map(
-        |(tenant, key, generation, delta)| ConditionalAdd { tenant, key, generation, delta },
-    );
+    let add = (any::<u32>(), key(), proptest::option::of(stamp()), any::<i64>())
+        .prop_map(|(tenant, key, generation, delta)| ConditionalAdd { tenant, key, generation, delta });
     let adds = proptest::collection::vec(add, 0..3);
-    let conditional = (an_id(), any::<u64>(), a_digest(), dot(), adds).prop_map(
-        |(session, number, digest, dot, adds)| ConditionalState { session, number, digest, dot, adds },
-    );
+    let conditional =
+        (an_id(), any::<u64>(), a_digest(), dot(), adds).prop_map(|(session, number, digest, dot, adds)| {
+            ConditionalState { session, number, digest, dot, adds }
+        });
     let cells = proptest::collection::vec(a_cell(), 0..6);
     let sessions = proptest::collection::vec(session, 0..4);
     let conditionals = proptest::collection::vec(conditional, 0..4);

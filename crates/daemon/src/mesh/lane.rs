@@ -1,18 +1,19 @@
 //! The two ends of a lane: batches of the logs that keep to it, and parts of states behind them.
 //!
 //! What has far to go travels packed, where that makes it shorter: on a path of milliseconds bytes are dearer than the
-//! time of a core, on a short one it is the other way round.
+//! time of a core, on a short one it is the other way round. Entries of a state always do: a difference is to cost little
+//! more than what it brings.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tombolo_causality::ClusterId;
-use tombolo_codec::{Batch, decode_peer};
+use tombolo_codec::{Batch, PeerMessage, decode_peer};
 use tombolo_replica::{Input, Link as LinkId};
 use tombolo_transport::{Channel, Frame, Link};
 
-use super::pack::{pack, unpack};
+use super::pack::{pack, pack_entries, unpack};
 use super::{Ended, KIND_BATCH, KIND_MESSAGE};
 use crate::node::{Bulk, PeerOutlet, Shards};
 
@@ -33,7 +34,13 @@ pub(super) async fn send<L: Link>(link: L, lane: u8, mut queue: mpsc::UnboundedR
         let frame = |bulk| {
             let frame = match bulk {
                 Bulk::Batch(batch) => Frame::new(KIND_BATCH, batch.bytes().clone()),
-                Bulk::Message(message) => Frame::new(KIND_MESSAGE, message.encode()),
+                Bulk::Message(message) => {
+                    let frame = Frame::new(KIND_MESSAGE, message.encode());
+                    if matches!(*message, PeerMessage::Entries { .. }) {
+                        return pack_entries(frame);
+                    }
+                    frame
+                }
             };
             if is_far { pack(frame) } else { frame }
         };

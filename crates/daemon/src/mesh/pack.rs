@@ -12,6 +12,8 @@ const KIND_PACKED: u8 = 3;
 const HEAD_BYTES: usize = 5;
 /// A shorter body is left as it is: most are batches of a few signals, on which a dictionary would have nothing to find.
 const BODY_BYTES_MIN: usize = 8 * 1_024;
+/// Entries of a state are many of a kind, and their keys much alike.
+const ENTRIES_BYTES_MIN: usize = 512;
 /// The quickest level that still finds the keys that come again.
 const LEVEL: i32 = 1;
 
@@ -28,7 +30,16 @@ pub(super) enum UnpackError {
 
 /// The frame packed, if that is worth it.
 pub(super) fn pack(frame: Frame) -> Frame {
-    if frame.body.len() < BODY_BYTES_MIN {
+    pack_from(BODY_BYTES_MIN, frame)
+}
+
+/// The same for a frame of entries.
+pub(super) fn pack_entries(frame: Frame) -> Frame {
+    pack_from(ENTRIES_BYTES_MIN, frame)
+}
+
+fn pack_from(bytes_min: usize, frame: Frame) -> Frame {
+    if frame.body.len() < bytes_min {
         return frame;
     }
     let Ok(packed) = zstd::bulk::compress(&frame.body, LEVEL) else { return frame };

@@ -238,8 +238,11 @@ fn difference(mine: &State, theirs: &State) -> Difference {
 /// What was asked for by an early state is joined with a later one: batches go on being applied meanwhile.
 fn check_late(world: &World, early: &State, mine: &State, theirs: &State) -> Result<(), TestCaseError> {
     let (expected, mut joined) = (world.replayed(mine, theirs), copy(mine));
-    joined.join(&difference(early, theirs)).expect("states of one world join");
+    let given = difference(early, theirs);
+    let (kept, _) = super::joined(mine.dump(Time::ZERO), &given).expect("states of one world join");
+    joined.join(&given).expect("states of one world join");
     prop_assert_eq!(sorted(joined.dump(Time::ZERO)), sorted(expected.dump(Time::ZERO)));
+    prop_assert_eq!(sorted(kept), sorted(expected.dump(Time::ZERO)));
     Ok(())
 }
 
@@ -249,8 +252,10 @@ fn check(world: &World, mine: &State, theirs: &State) -> Result<(), TestCaseErro
     let whole =
         Difference { state: theirs.dump(Time::ZERO), absent: Absent::Unsent, compared: BTreeMap::new() };
     for given in [whole, difference(mine, theirs)] {
+        let (kept, _) = super::joined(mine.dump(Time::ZERO), &given).expect("states of one world join");
         let mut joined = copy(mine);
         joined.join(&given).expect("states of one world join");
+        prop_assert_eq!(sorted(kept), sorted(expected.dump(Time::ZERO)));
         let expected_cells = expected.dump(Time::ZERO);
         let found = joined.dump(Time::ZERO);
         prop_assert_eq!(joined.logs.vector(), expected.logs.vector());

@@ -56,7 +56,7 @@ fn is_gone(node: &mut Node) -> String {
 
 fn install(node: &mut Node) -> String {
     let difference = node.installs.pop().expect("something is to be installed");
-    let (checkpoint, _) = joined(&node.replica.checkpoint(), &difference).expect("the states join");
+    let (checkpoint, _) = joined(node.replica.checkpoint(), &difference).expect("the states join");
     let out = node.handle(Input::Installed { difference: Box::new(difference) });
     assert_eq!(node.replica.checkpoint().logs, checkpoint.logs);
     out
