@@ -246,7 +246,7 @@ impl State {
     }
 
     fn join_cells(&mut self, other: &Difference, both: &Both<'_>) {
-        let mut sent = BTreeSet::new();
+        let mut sent = HashSet::with_hasher(foldhash::fast::FixedState::default());
         let mut cells = &other.state.cells[..];
         if is_planted(Mutant::JoinedPiecewise) {
             cells = &cells[..cells.len().div_ceil(2)];

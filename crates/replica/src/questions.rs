@@ -11,6 +11,8 @@ use tombolo_codec::limits::ENTRIES_LEAVES_MAX;
 use tombolo_codec::{Entries, LEAVES_COUNT, LeafAsk, PeerMessage, Section};
 use tombolo_mutants::{Mutant, is_planted};
 
+use crate::table::LEAVES_PER_PART;
+
 /// Questions that may be under way: a share of the bandwidth, not all of it.
 const QUESTIONS_MAX: usize = 4;
 /// About how many entries a question may bring.
@@ -58,7 +60,9 @@ impl Questions {
         let leaves_per_question = entries_max.map_or(ENTRIES_LEAVES_MAX / 4, |entries_max| {
             let per_leaf = entries_max.div_ceil(LEAVES_COUNT as u64).max(1);
             let leaves = usize::try_from(QUESTION_ENTRIES / per_leaf).unwrap_or(1);
-            leaves.clamp(1, ENTRIES_LEAVES_MAX)
+            // A part of a table is passed over as a whole, however few of its leaves are asked for.
+            let in_whole_parts = leaves - leaves % LEAVES_PER_PART;
+            if in_whole_parts > 0 { in_whole_parts.min(ENTRIES_LEAVES_MAX) } else { leaves.max(1) }
         });
         let (due, asked) = (VecDeque::new(), VecDeque::new());
         Self { cut, due, asked, leaves_per_question, entries_count: 0 }

@@ -193,3 +193,54 @@ fn whoever_takes_a_log_from_here_that_a_difference_ended_learns_that_it_is_not_k
     load for r3: r1e1 from #2
     ");
 }
+
+/// What region 2 asks for, in order, until a difference of `cells` cells has come, by digests of so many bytes.
+fn widths(digest_bytes: u8, cells: u32) -> Vec<u8> {
+    let mut narrow = options(2, 2, &[1, 2]);
+    narrow.peer_limits.digest_bytes = digest_bytes;
+    let (mut one, mut two) = (writer(), Node::open(narrow, None, &[]));
+    for at in 0..cells {
+        one.done(plain(vec![set(&format!("many:{at}"), "old")]));
+    }
+    let all = one.appended.clone();
+    two = reader(two, all.len() as u64 + u64::from(cells));
+    for batch in &all {
+        two.remote(1, 1, batch);
+    }
+    two.durable(position(1, 1, all.len() as u64));
+    for at in 0..cells {
+        one.wall = second(300);
+        one.done(plain(vec![set(&format!("many:{at}"), "new")]));
+    }
+    one.said.clear();
+    two.said.clear();
+    let from = Seq(all.len() as u64 + 1);
+    tell(&mut two, 1, PeerMessage::NotRetained { log: log(1, 1), from });
+    let mut widths = Vec::new();
+    while two.installs.is_empty() {
+        let asked = |message: &PeerMessage| match message {
+            PeerMessage::CutAsk { width, .. } => Some(*width),
+            _ => None,
+        };
+        widths.extend(two.said.iter().filter_map(asked));
+        for message in std::mem::take(&mut two.said) {
+            tell(&mut one, 2, message);
+        }
+        for message in std::mem::take(&mut one.said) {
+            if matches!(message, PeerMessage::Cut { .. } | PeerMessage::Entries { .. }) {
+                tell(&mut two, 1, message);
+            }
+        }
+    }
+    install(&mut two);
+    assert_eq!(two.replica.report(two.now()).digest, one.replica.report(one.now()).digest);
+    widths
+}
+
+#[test]
+fn what_few_bytes_of_digests_take_for_the_same_is_noticed_and_looked_for_with_all_of_them() {
+    assert_eq!(widths(3, 1_000), [3]);
+    // Of 1,000 leaves that differ some differ by a multiple of 256.
+    assert_eq!(widths(1, 1_000), [1, 8]);
+    assert_eq!(widths(8, 1_000), [8]);
+}
