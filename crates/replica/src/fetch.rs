@@ -98,6 +98,14 @@ pub(crate) struct Fetches {
     is_in_full: bool,
 }
 
+impl Fetches {
+    /// With whom a cut here is being compared, on which connection.
+    pub(crate) fn compared_with(&self) -> Option<(RegionId, Link)> {
+        let fetch = self.present.as_ref().filter(|fetch| matches!(fetch.step, Step::Fetching(_)))?;
+        Some((fetch.source, fetch.link))
+    }
+}
+
 impl Replica {
     /// What is being fetched, if anything is.
     #[must_use]

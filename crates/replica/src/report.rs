@@ -76,7 +76,9 @@ pub struct Burden {
     pub stray_cursors_count: usize,
     /// Cuts that peers have open.
     pub cuts_count: usize,
-    /// Of these, cuts whose connection is over.
+    /// Cuts of its own that this shard compares with a peer's.
+    pub own_cuts_count: usize,
+    /// Of both, cuts whose connection is over.
     pub stray_cuts_count: usize,
     /// Entries copied for open cuts because they changed meanwhile.
     pub copied_entries_count: usize,
@@ -97,7 +99,13 @@ impl Replica {
             in_flight_bytes: cursors.map(Cursor::in_flight_bytes).max().unwrap_or(0),
             stray_cursors_count: strays.map(|peer| peer.sending.len()).sum(),
             cuts_count: self.cuts.of_peers().count(),
-            stray_cuts_count: self.cuts.of_peers().filter(is_stray).count(),
+            own_cuts_count: self.fetches.compared_with().into_iter().count(),
+            stray_cuts_count: self
+                .cuts
+                .of_peers()
+                .chain(self.fetches.compared_with())
+                .filter(is_stray)
+                .count(),
             copied_entries_count: self.state.copied_count(),
         }
     }

@@ -19,13 +19,15 @@ impl World {
         // Everything a shard can have an entry for: sessions have one of their own, and one for conditionals.
         let shared_count = usize::try_from(self.plan.keys).unwrap_or(usize::MAX) * 3 * 2;
         let names_count = counters_count + shared_count + 2 * self.clients.sessions.len();
+        let cuts_count = burden.cuts_count + burden.own_cuts_count;
         let bounds = [
             ("queue bytes", burden.queue_bytes, recovered.max(2 * limits.window_bytes) + batch_bytes),
             ("bytes in flight", burden.in_flight_bytes, 2 * limits.window_bytes + batch_bytes),
             ("cursors of absent peers", burden.stray_cursors_count, 0),
             ("open cuts", burden.cuts_count, limits.cuts_max.min(self.nodes.len() - 1)),
             ("cuts on connections that ended", burden.stray_cuts_count, 0),
-            ("entries copied for cuts", burden.copied_entries_count, burden.cuts_count * names_count),
+            ("cuts of its own", burden.own_cuts_count, 1),
+            ("entries copied for cuts", burden.copied_entries_count, cuts_count * names_count),
         ];
         if burden.in_flight_bytes >= limits.window_bytes {
             self.rare.count(Rare::WindowFull);
