@@ -15,17 +15,18 @@ fn seconds(report: &Value, field: &str) -> f64 {
 }
 
 #[test]
-fn a_cut_heals_with_exact_sums_and_a_bound_that_nothing_can_keep_fails() {
-    let bound = "0.000001";
-    let ended = heal(&["-o", "json", "--assert-heal-seconds", bound]);
+fn a_cut_heals_with_exact_sums_and_bounds_that_nothing_can_keep_fail() {
+    let bounds =
+        ["--assert-heal-seconds=0.000001", "--assert-others-p99-change=-100", "--assert-growth-mb=-99999"];
+    let ended = heal(&[&["-o", "json"][..], &bounds].concat());
     let report: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"));
-    // The bound is all that is wrong: sums, digests and the cut itself are right.
-    assert_eq!(report["findings"].as_array().map(Vec::len), Some(1), "{report}");
-    assert!(
-        ended.stderr.contains("wrong: the heal took") && ended.stderr.contains(bound),
-        "{}",
-        ended.stderr
-    );
+    // The bounds are all that is wrong: sums, digests and the cut itself are right.
+    assert_eq!(report["findings"].as_array().map(Vec::len), Some(3), "{report}");
+    for text in
+        ["the heal took", "above 0.000001 s", "the others' ack p99 was", "above -100 %", "above -99999 MiB"]
+    {
+        assert!(ended.stderr.contains(text), "{text}: {}", ended.stderr);
+    }
     assert_eq!(ended.code, Some(8), "{}", ended.stderr);
     let heal = seconds(&report, "heal_seconds");
     for part in ["reconnected_seconds", "lag_low_seconds", "caught_up_seconds"] {
@@ -33,6 +34,13 @@ fn a_cut_heals_with_exact_sums_and_a_bound_that_nothing_can_keep_fails() {
     }
     assert!(report["lag_seconds"]["cut"].as_f64() > Some(2.0), "{report}");
     assert!(seconds(&report, "backlog_signals") > 3_000.0, "{report}");
+    for field in ["others_ack_before_ms", "others_ack_cut_ms"] {
+        assert!(report[field]["p99"].as_f64() > Some(0.0), "{field}: {report}");
+    }
+    let growth = |side: &Value| side["rss_growth_mib"].as_f64().expect("memory can be read here");
+    let sides = report["regions"].as_array().expect("three regions");
+    let others = sides.iter().filter(|side| side["is_cut_off"] == false).map(growth);
+    assert_eq!(others.reduce(f64::max), Some(seconds(&report, "others_rss_growth_mib")), "{report}");
     tell(&format!("bench heal: level {heal:.2} s after a cut of 3 s"));
 }
 

@@ -152,6 +152,8 @@ fn human(profile: &Profile, report: &Report) -> String {
     };
     let rows = [
         ("ack_ms", "answered"),
+        ("others_ack_before_ms", "  by the others, before the cut"),
+        ("others_ack_cut_ms", "  by the others, during the cut"),
         ("visible_ms", "visible"),
         ("reached_ms", "in all regions"),
         ("barrier_ms", "barrier"),

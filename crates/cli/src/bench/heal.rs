@@ -3,11 +3,13 @@
 //! All regions write at a fixed rate from before the cut until after the heal. The clock starts when frames pass again
 //! and is read three times: when no region finds another unreachable any more, when the lag of every pair is low, and
 //! when all that was accepted before the heal is durable and visible everywhere (a barrier per region, asked for before
-//! the links are back). What the regions say stands in `heal/looks.rs`. With `--ops` it is another measurement: a given
-//! number of ops on the same keys on both sides of a cut, in `heal/divergent.rs`.
+//! the links are back). What the regions say stands in `heal/looks.rs`, what the cut costs those that are not cut off
+//! in `heal/others.rs`. With `--ops` it is another measurement: a given number of ops on the same keys on both sides of
+//! a cut, in `heal/divergent.rs`.
 
 mod divergent;
 mod looks;
+mod others;
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,25 +19,28 @@ use tokio::task::JoinSet;
 use tombolo_codec::limits::AWAIT_MS_MAX;
 use tombolo_sdk::{Scope, Session};
 use tombolo_testbed::cluster::ClusterOptions;
-use tombolo_testbed::percentiles::Latencies;
+use tombolo_testbed::percentiles::{Latencies, Summary};
 use tombolo_testbed::relay::Relay;
 use tombolo_testbed::report::{BENCH_SCHEMA, Report};
 
 use self::divergent::Mode;
 use self::looks::{LAG_LOW, Looks, lag_max, open_pair};
+use self::others::{BEFORE, CUT, Others, Usages, growth_mib};
 use super::Measured;
 use super::bed::Bed;
 use super::keys::Chance;
 use super::meter::Meter;
-use super::open_loop::{OpenLoop, Sampling};
+use super::open_loop::{Found, OpenLoop, Sampling};
 use super::settings::{LoadSettings, RegionSettings};
 use crate::error::{CliError, Exit};
 use crate::regions::{Regions, cluster_error, sdk_error};
 
 /// From one look at what the regions say to the next.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How long the load lasts before the cut, so that lag is as usual.
-const BEFORE: Duration = Duration::from_secs(2);
+/// How long the load lasts before anything is measured: first connections, first pages of memory, first files.
+const START_UP: Duration = Duration::from_secs(1);
+/// For how long it is measured before the cut, in seconds, if nobody says: a tenth of the cut, within these.
+const BEFORE_SECONDS: (f64, f64) = (2.0, 30.0);
 /// The cut lasts longer by up to this, by chance: regions try again at intervals that count from the cut, so that cuts
 /// of one length would all end in the same moment of an interval.
 const JITTER_MS_MAX: u32 = 250;
@@ -49,6 +54,8 @@ Examples:
   tombolo bench heal                                          a cut of 10 s under 25,000 signals/s
   tombolo bench heal --runs 5 --assert-heal-seconds 2         exit with 8 if a run takes longer
   tombolo bench heal --cut-seconds 60 --link-ms 40 -o json    a longer cut, with far links
+  tombolo bench heal --cut-seconds 600 --assert-others-p99-change 10 --assert-growth-mb 64
+                                                              what a long cut costs the others
   tombolo bench heal --ops 20000 --cells 1000000              the same keys written on both sides of a cut
   tombolo bench heal --ops 20000 --mode difference            the same, where logs were not kept";
 
@@ -62,14 +69,26 @@ pub(crate) struct Arguments {
     /// How long one region is cut off from the others, in seconds
     #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
     cut_seconds: f64,
+    /// How long the load is measured before the cut, in seconds [default: a tenth of the cut, from 2 to 30]
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    before_seconds: Option<f64>,
     /// How long the heal may take before the run is given up, in seconds; at most 600
     #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = timeout_seconds)]
     timeout_seconds: f64,
     /// Exit with 8 if a run's `heal_seconds` are above this
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = bound)]
     assert_heal_seconds: Option<f64>,
+    /// Exit with 8 if during the cut the 99th percentile of the other regions' answers is higher by more than this
+    /// percentage than before it
+    #[arg(long, value_name = "PERCENT", value_parser = bound)]
+    assert_others_p99_change: Option<f64>,
+    /// Exit with 8 if at the end of the cut one of the other regions holds more memory than before it, by more than
+    /// this many MiB
+    #[arg(long, value_name = "MB", value_parser = bound)]
+    assert_growth_mb: Option<f64>,
     /// Measure this many divergent ops instead, half on each side of the cut, on the same keys
-    #[arg(long, value_name = "N", conflicts_with_all = ["rate", "cut_seconds", "assert_heal_seconds", "cluster"],
+    #[arg(long, value_name = "N", conflicts_with_all = ["rate", "cut_seconds", "before_seconds", "assert_heal_seconds",
+        "assert_others_p99_change", "assert_growth_mb", "cluster"],
         value_parser = clap::value_parser!(u32).range(2..=10_000_000))]
     ops: Option<u32>,
     /// With --ops: how many cells there are, half of them counters
@@ -110,6 +129,12 @@ fn seconds_to(max: f64, text: &str) -> Result<f64, String> {
     if (0.01..=max).contains(&seconds) { Ok(seconds) } else { Err(format!("between 0.01 and {max}")) }
 }
 
+/// A bound: a number that something else can be above.
+fn bound(text: &str) -> Result<f64, String> {
+    let bound: f64 = text.parse().map_err(|_| "a number".to_owned())?;
+    if bound.is_finite() { Ok(bound) } else { Err("a finite number".to_owned()) }
+}
+
 /// What a cut and its heal came to.
 struct Healed {
     /// How long the cut lasted.
@@ -122,6 +147,7 @@ struct Healed {
     /// Signals accepted during the cut.
     backlog: u64,
     lag_seconds: Lag,
+    usages: Usages,
 }
 
 /// The greatest lag of any pair.
@@ -140,6 +166,11 @@ struct Side<'a> {
     region: &'a str,
     is_cut_off: bool,
     caught_up_seconds: f64,
+    ack_before_ms: Summary,
+    ack_cut_ms: Summary,
+    rss_before_bytes: Option<u64>,
+    rss_cut_bytes: Option<u64>,
+    rss_growth_mib: Option<f64>,
 }
 
 impl Healed {
@@ -161,6 +192,13 @@ impl Arguments {
             Some(_) => divergent::options(options, self.mode),
             None => options,
         }
+    }
+
+    /// For how long it is measured before the cut.
+    fn before(&self) -> Duration {
+        let (least, most) = BEFORE_SECONDS;
+        let default = (self.cut_seconds / 10.0).clamp(least, most);
+        Duration::from_secs_f64(self.before_seconds.unwrap_or(default))
     }
 }
 
@@ -190,15 +228,18 @@ pub(crate) async fn measure(arguments: &Arguments, regions: &Regions) -> Result<
     settled.wrong.extend(accepted.iter().filter_map(|accepted| accepted.refusal.clone()));
     settled.wrong.extend(found.iter().filter_map(|found| found.failure.clone()));
     settled.wrong.extend(judged(arguments, &healed));
+    let others = Others::new(&found[..found.len() - 1], &healed.usages);
+    settled.wrong.extend(others.judged(arguments));
     report.errors = accepted.iter().map(|accepted| accepted.refused).sum();
     report.timeouts = accepted.iter().map(|accepted| accepted.unknown).sum();
     let mut acks = Latencies::new();
-    found.iter().for_each(|found| acks.merge(&found.acks));
+    found.iter().for_each(|found| acks.merge(&found.acks()));
     report.set("kind", load.kind.name());
     report.set("dist", load.dist.name());
     report.set("keys", load.keys);
     report.set("rate", arguments.rate);
     report.set("link_ms", arguments.regions.delay_ms.unwrap_or(0));
+    report.set("before_seconds", arguments.before().as_secs_f64());
     report.set("cut_seconds", healed.cut_seconds);
     report.set("signals", signals);
     report.set("backlog_signals", healed.backlog);
@@ -208,8 +249,9 @@ pub(crate) async fn measure(arguments: &Arguments, regions: &Regions) -> Result<
     report.set("lag_low_seconds", healed.lag_is_low.as_secs_f64());
     report.set("caught_up_seconds", healed.caught_up().as_secs_f64());
     report.set("lag_seconds", healed.lag_seconds);
-    report.set("regions", sides(&bed.names, &healed));
+    report.set("regions", sides(&bed.names, &healed, &found));
     report.set("ack_ms", acks.summary());
+    others.report(&mut report);
     bed.close().await;
     Ok(Measured { report, wrong: settled.wrong })
 }
@@ -219,13 +261,21 @@ fn cut_off(names: &[String]) -> &String {
     names.last().expect("a cluster has regions")
 }
 
-fn sides<'a>(names: &'a [String], healed: &Healed) -> Vec<Side<'a>> {
-    let side = |(name, caught_up): (&'a String, &Duration)| Side {
-        region: name,
-        is_cut_off: name == cut_off(names),
-        caught_up_seconds: caught_up.as_secs_f64(),
+fn sides<'a>(names: &'a [String], healed: &Healed, found: &[Found]) -> Vec<Side<'a>> {
+    let side = |(at, (name, caught_up)): (usize, (&'a String, &Duration))| {
+        let rss = healed.usages.rss_bytes(at);
+        Side {
+            region: name,
+            is_cut_off: name == cut_off(names),
+            caught_up_seconds: caught_up.as_secs_f64(),
+            ack_before_ms: found[at].acks_in(BEFORE).summary(),
+            ack_cut_ms: found[at].acks_in(CUT).summary(),
+            rss_before_bytes: rss.map(|(before, _)| before),
+            rss_cut_bytes: rss.map(|(_, cut)| cut),
+            rss_growth_mib: rss.map(growth_mib),
+        }
     };
-    names.iter().zip(&healed.caught_up).map(side).collect()
+    names.iter().zip(&healed.caught_up).enumerate().map(side).collect()
 }
 
 async fn cut_and_heal(
@@ -234,17 +284,23 @@ async fn cut_and_heal(
     relay: &Relay,
     writers: &OpenLoop,
 ) -> Result<Healed, CliError> {
-    tokio::time::sleep(BEFORE).await;
+    tokio::time::sleep(START_UP).await;
+    writers.next_phase();
+    tokio::time::sleep(arguments.before()).await;
     let before = lag_max(&bed.regions.statuses().await?);
+    let mut usages = Usages { before: bed.regions.usages(), cut: None };
+    writers.next_phase();
     relay.isolate(cut_off(&bed.names)).map_err(|error| cluster_error(error.into()))?;
     let answered = writers.answered();
     let cut_at = Instant::now();
     let jitter = Duration::from_millis(Chance::new(unix_ns()).below(JITTER_MS_MAX).into());
     tokio::time::sleep(Duration::from_secs_f64(arguments.cut_seconds) + jitter).await;
     let cut = lag_max(&bed.regions.statuses().await?);
+    usages.cut = bed.regions.usages();
 
     let timeout = Duration::from_secs_f64(arguments.timeout_seconds);
     let barriers = Barriers::ask(bed, timeout);
+    writers.next_phase();
     relay.heal_all();
     let (healed, cut_seconds) = (Instant::now(), cut_at.elapsed().as_secs_f64());
     let backlog = writers.answered() - answered;
@@ -253,7 +309,7 @@ async fn cut_and_heal(
     tokio::time::sleep(AFTER).await;
     let after = lag_max(&bed.regions.statuses().await?);
     let lag_seconds = Lag { before, cut, after };
-    let healed = Healed { cut_seconds, reconnected, lag_is_low, caught_up, backlog, lag_seconds };
+    let healed = Healed { cut_seconds, reconnected, lag_is_low, caught_up, backlog, lag_seconds, usages };
     // A busy machine may look, or answer, only after the time is over.
     if healed.whole() > timeout {
         return Err(late(timeout, Some(format!("it took {:.2} s", healed.whole().as_secs_f64()))));
@@ -354,7 +410,7 @@ pub(crate) fn summary(report: &Report) -> String {
     let lag = |name: &str| report.fields.get("lag_seconds").and_then(|lag| lag[name].as_f64()).unwrap_or(0.0);
     format!(
         "cut off for {:.1} s under {:.0} signals/s, {:.0} asked: healed in {:.2} s\n  reconnected after {:.2} s, lag below {LAG_LOW} s \
-         after {:.2} s, {:.0} signals caught up after {:.2} s\n  lag {:.2} s before, {:.2} s at the end of the cut, {:.2} s after",
+         after {:.2} s, {:.0} signals caught up after {:.2} s\n  lag {:.2} s before, {:.2} s at the end of the cut, {:.2} s after\n  {}",
         number("cut_seconds"),
         number("signals_per_second"),
         number("rate"),
@@ -366,6 +422,7 @@ pub(crate) fn summary(report: &Report) -> String {
         lag("before"),
         lag("cut"),
         lag("after"),
+        others::summary(report),
     )
 }
 
@@ -381,7 +438,7 @@ mod tests {
         arguments: Arguments,
     }
 
-    fn arguments(options: &[&str]) -> Arguments {
+    pub(super) fn arguments(options: &[&str]) -> Arguments {
         Line::parse_from(["heal"].iter().chain(options)).arguments
     }
 
@@ -395,7 +452,17 @@ mod tests {
             caught_up: vec![s(0.5), s(1.1)],
             backlog: 9,
             lag_seconds,
+            usages: Usages::default(),
         }
+    }
+
+    #[test]
+    fn the_time_before_a_cut_follows_its_length_within_bounds_unless_it_is_given() {
+        let before = |options: &[&str]| arguments(options).before().as_secs_f64();
+        assert_eq!(before(&["--cut-seconds", "3"]), 2.0);
+        assert_eq!(before(&["--cut-seconds", "60"]), 6.0);
+        assert_eq!(before(&["--cut-seconds", "600"]), 30.0);
+        assert_eq!(before(&["--cut-seconds", "600", "--before-seconds", "5"]), 5.0);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! An open loop: every millisecond each region is due its share of signals, whether or not earlier ones were answered.
 //!
 //! All latencies count from the instant a signal was due. Each millisecond's signals are flushed as one; of some, one
-//! signal by chance is read in each other region after its token. It judges nothing. Start with [`OpenLoop::start`].
+//! signal by chance is read in each other region after its token. A load has phases, which are told apart by when a
+//! signal was due ([`OpenLoop::next_phase`]). It judges nothing. Start with [`OpenLoop::start`].
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,6 +40,7 @@ pub(crate) struct OpenLoop {
     drives: Vec<JoinHandle<Result<Found, SdkError>>>,
     clock: Clock,
     answered: Arc<AtomicU64>,
+    phases: Phases,
 }
 
 impl OpenLoop {
@@ -51,6 +53,7 @@ impl OpenLoop {
         sampling: Sampling,
     ) -> Self {
         let (count, clock, answered) = (bed.names.len(), Clock::start(duration), Arc::default());
+        let phases = Phases::default();
         let others = |at: usize| match sampling {
             Sampling::Reads => {
                 bed.clients.iter().cloned().enumerate().filter(|(other, _)| *other != at).collect()
@@ -66,9 +69,15 @@ impl OpenLoop {
             rate: Rate { signals_per_second, regions_count: count as u64, region: at as u64 },
             found: Arc::default(),
             answered: Arc::clone(&answered),
+            phases: phases.clone(),
         };
         let drives = (0..count).map(|at| tokio::spawn(drive(at).run(clock.clone()))).collect();
-        Self { drives, clock, answered }
+        Self { drives, clock, answered, phases }
+    }
+
+    /// From here on what is due belongs to the next phase; a load begins in phase 0.
+    pub(crate) fn next_phase(&self) {
+        self.phases.next();
     }
 
     /// Signals that were answered with yes so far.
@@ -130,6 +139,21 @@ impl Clock {
     }
 }
 
+/// When each phase but the first began.
+#[derive(Debug, Clone, Default)]
+struct Phases(Arc<Mutex<Vec<Instant>>>);
+
+impl Phases {
+    fn next(&self) {
+        lock(&self.0).push(Instant::now());
+    }
+
+    /// Which phase it was at an instant.
+    fn at(&self, instant: Instant) -> usize {
+        lock(&self.0).partition_point(|start| *start <= instant)
+    }
+}
+
 /// Which signals are due when.
 #[derive(Debug, Clone, Copy)]
 struct Rate {
@@ -154,8 +178,8 @@ impl Rate {
 #[derive(Default)]
 pub(crate) struct Found {
     accepted: Accepted,
-    /// From when a tick was due until all its signals were answered.
-    pub(crate) acks: Latencies,
+    /// From when a tick was due until all its signals were answered, by the phase in which it was due.
+    acks: Vec<Latencies>,
     /// From when a signal was due until it was read elsewhere, by place of the other region.
     pub(crate) visible: BTreeMap<usize, Latencies>,
     /// Samples that could not be read in time.
@@ -174,6 +198,7 @@ struct Drive {
     rate: Rate,
     found: Arc<Mutex<Found>>,
     answered: Arc<AtomicU64>,
+    phases: Phases,
 }
 
 impl Drive {
@@ -239,6 +264,7 @@ impl Drive {
         give_back: mpsc::Sender<Writer>,
     ) -> impl Future<Output = ()> + Send + use<> {
         let (found, keys, answered) = (self.found.clone(), self.keys.clone(), self.answered.clone());
+        let phases = self.phases.clone();
         let others = if sampled.is_some() { self.others.clone() } else { Vec::new() };
         async move {
             let flushed = writer.flush().await;
@@ -250,7 +276,7 @@ impl Drive {
                 Err(error) => return lock(&found).fail(&error),
             };
             answered.fetch_add(report.accepted, Ordering::Relaxed);
-            lock(&found).answered(&report, acked);
+            lock(&found).answered(&report, phases.at(due), acked);
             let Some(place) = sampled.filter(|_| report.accepted > 0) else { return };
             let mut reads = JoinSet::new();
             for (to, client) in others {
@@ -264,8 +290,8 @@ impl Drive {
     }
 }
 
-fn lock(found: &Mutex<Found>) -> std::sync::MutexGuard<'_, Found> {
-    found.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn read_after(client: &Client, key: &str, token: &Token, due: Instant) -> Result<Duration, SdkError> {
@@ -273,8 +299,23 @@ async fn read_after(client: &Client, key: &str, token: &Token, due: Instant) -> 
 }
 
 impl Found {
-    fn answered(&mut self, report: &FlushReport, acked: Duration) {
-        self.acks.record(acked);
+    /// All latencies of answers.
+    pub(crate) fn acks(&self) -> Latencies {
+        let mut all = Latencies::new();
+        self.acks.iter().for_each(|acks| all.merge(acks));
+        all
+    }
+
+    /// Those of one phase.
+    pub(crate) fn acks_in(&self, phase: usize) -> Latencies {
+        self.acks.get(phase).cloned().unwrap_or_default()
+    }
+
+    fn answered(&mut self, report: &FlushReport, phase: usize, acked: Duration) {
+        if self.acks.len() <= phase {
+            self.acks.resize_with(phase + 1, Latencies::new);
+        }
+        self.acks[phase].record(acked);
         self.accepted.take(report);
     }
 
@@ -312,5 +353,20 @@ mod tests {
     fn ticks_add_up_to_what_is_due() {
         let rate = Rate { signals_per_second: 12_345, regions_count: 3, region: 1 };
         assert_eq!((0..10_000).map(|tick| rate.at(tick)).sum::<u64>(), rate.before(10_000));
+    }
+
+    #[test]
+    fn an_answer_counts_for_the_phase_in_which_its_signals_were_due() {
+        let (phases, mut found) = (Phases::default(), Found::default());
+        let first = Instant::now();
+        phases.next();
+        let second = Instant::now();
+        // The answer to what was due in the first phase comes in the second.
+        for (due, ms) in [(second, 1), (first, 2), (second, 3)] {
+            found.answered(&FlushReport::default(), phases.at(due), Duration::from_millis(ms));
+        }
+        let ms = |latencies: Latencies| (latencies.len(), latencies.max().as_millis());
+        assert_eq!([0, 1, 2].map(|phase| ms(found.acks_in(phase))), [(1, 2), (2, 3), (0, 0)]);
+        assert_eq!(ms(found.acks()), (3, 3));
     }
 }

@@ -66,7 +66,7 @@ pub(crate) async fn measure(arguments: &Arguments, regions: &Regions) -> Result<
     report.timeouts += found.iter().map(|found| found.unread).sum::<u64>();
     let (mut acks, mut visible, mut pairs) = (Latencies::new(), Latencies::new(), Vec::new());
     for (from, found) in bed.names.iter().zip(&found) {
-        acks.merge(&found.acks);
+        acks.merge(&found.acks());
         for (to, latencies) in &found.visible {
             visible.merge(latencies);
             let (to, visible_ms) = (bed.names[*to].as_str(), latencies.summary());
