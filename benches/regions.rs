@@ -24,6 +24,7 @@ pub struct Regions {
     files: Vec<Files>,
     /// Bytes of the messages and batches that passed between regions, if they are counted.
     passed_bytes: Option<usize>,
+    differences_count: usize,
 }
 
 /// What a region of a bench is opened with; its epoch is its number.
@@ -54,7 +55,8 @@ impl Regions {
         let members: Vec<RegionId> = (1..=count).map(region).collect();
         let open = |&region: &RegionId| (region, Replica::open(options(region, members.clone()), None));
         let files = vec![Files::new(); members.len()];
-        let mut regions = Self { all: members.iter().map(open).collect(), files, passed_bytes: None };
+        let mut regions =
+            Self { all: members.iter().map(open).collect(), files, passed_bytes: None, differences_count: 0 };
         for (_, replica) in &mut regions.all {
             replica.start(now());
         }
@@ -96,6 +98,11 @@ impl Regions {
     /// Gives the bytes that were counted, and counts no more.
     pub fn stop_counting(&mut self) -> usize {
         self.passed_bytes.take().unwrap_or_default()
+    }
+
+    /// How many differences were installed since the last call.
+    pub fn take_differences(&mut self) -> usize {
+        std::mem::take(&mut self.differences_count)
     }
 
     /// A region's state, and what its files have got since the last call.
@@ -152,6 +159,7 @@ impl Regions {
                     if let Some(bytes) = &mut self.passed_bytes {
                         *bytes += passed_bytes(&effect);
                     }
+                    self.differences_count += usize::from(matches!(effect, Effect::Install(_)));
                     if let Some(input) = stored(files, &effect) {
                         inputs.push((*own, input));
                     }

@@ -154,7 +154,12 @@ pub fn peer_messages() -> Vec<PeerMessage> {
             shard: ShardId(1),
             cut: 3,
             head: Checkpoint { clock: Time(9), sealed: vec![sealed], ..Checkpoint::default() },
-            sums: Some(vec![LeafSums { section: Section::Registers, entries_count: 2, total: 7, sums: Vec::new() }]),
+            sums: Some(vec![LeafSums {
+                section: Section::Registers,
+                entries_count: 2,
+                total: 7,
+                sums: Vec::new(),
+            }]),
         },
         PeerMessage::CutRefused { shard: ShardId(1) },
         PeerMessage::EntriesAsk {
