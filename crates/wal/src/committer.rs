@@ -5,14 +5,18 @@
 //! group is what has come in while the last one was synced: there is no timer that collects. Start at
 //! [`Committer::start`]; what a thread does with a group is in `group.rs`.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+mod inbox;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tombolo_causality::{LogId, Seq, ShardId};
 use tombolo_codec::Batch;
 
+use self::inbox::Inbox;
+pub use self::inbox::Refused;
 use crate::checkpoint::write_checkpoint;
 use crate::disk::{Disk, DiskError, forward_disk};
 use crate::error::WalError;
@@ -143,15 +147,6 @@ pub enum Errand {
         /// Gets the batches.
         reply: Reply<Vec<Batch>>,
     },
-}
-
-/// An inbox did not take something; it is handed back.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Refused<T> {
-    /// Too much waits; try again after the next event.
-    Full(T),
-    /// The committer was shut down.
-    Stopped(T),
 }
 
 /// Threads were still at work when the wait for them ended.
@@ -512,82 +507,6 @@ fn serve(inbox: &Inbox<Errand>, mut run: impl FnMut(Errand)) {
         if is_over {
             return;
         }
-    }
-}
-
-/// A bounded queue to one thread.
-struct Inbox<T> {
-    state: Mutex<InboxState<T>>,
-    woken: Condvar,
-    count_max: usize,
-    bytes_max: usize,
-}
-
-struct InboxState<T> {
-    queue: VecDeque<(T, usize)>,
-    bytes: usize,
-    /// Taken out, but not done with: counts towards the bounds.
-    held: (usize, usize),
-    /// The thread sleeps, and nobody has woken it yet: a wake-up is a system call, which every batch would cost.
-    is_asleep: bool,
-    is_closed: bool,
-}
-
-impl<T> Inbox<T> {
-    fn new(count_max: usize, bytes_max: usize) -> Self {
-        let state =
-            InboxState { queue: VecDeque::new(), bytes: 0, held: (0, 0), is_asleep: false, is_closed: false };
-        Self { state: Mutex::new(state), woken: Condvar::new(), count_max, bytes_max }
-    }
-
-    fn push(&self, item: T, bytes: usize, slack: usize) -> Result<(), Refused<T>> {
-        let mut state = locked(&self.state);
-        if state.is_closed {
-            return Err(Refused::Stopped(item));
-        }
-        let count = state.queue.len() + state.held.0;
-        if count >= self.count_max + slack || (bytes > 0 && state.bytes + state.held.1 >= self.bytes_max) {
-            return Err(Refused::Full(item));
-        }
-        state.queue.push_back((item, bytes));
-        state.bytes += bytes;
-        let is_asleep = std::mem::take(&mut state.is_asleep);
-        drop(state);
-        if is_asleep {
-            self.woken.notify_one();
-        }
-        Ok(())
-    }
-
-    /// What waits, in order, until it is `bytes_max` long; waits up to `within` for the first. Also whether nothing
-    /// will ever come again.
-    fn take(&self, within: Duration, bytes_max: usize) -> (Vec<T>, bool) {
-        let state = locked(&self.state);
-        let idle = |state: &mut InboxState<T>| {
-            state.is_asleep = state.queue.is_empty() && !state.is_closed;
-            state.is_asleep
-        };
-        let waited = self.woken.wait_timeout_while(state, within, idle);
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        state.is_asleep = false;
-        let (mut items, mut taken) = (Vec::new(), 0);
-        while taken < bytes_max
-            && let Some((item, bytes)) = state.queue.pop_front()
-        {
-            items.push(item);
-            taken += bytes;
-        }
-        state.bytes -= taken;
-        (items, state.is_closed && state.queue.is_empty())
-    }
-
-    fn hold(&self, held: (usize, usize)) {
-        locked(&self.state).held = held;
-    }
-
-    fn close(&self) {
-        locked(&self.state).is_closed = true;
-        self.woken.notify_all();
     }
 }
 
