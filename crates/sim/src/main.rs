@@ -97,6 +97,9 @@ fn name_seeds_in_panics() {
     }));
 }
 
+/// Seeds between two words of how far a sweep is.
+const PROGRESS_EVERY: u64 = 500;
+
 /// What a sweep came to.
 #[derive(Default)]
 struct Sweep {
@@ -122,7 +125,14 @@ impl Sweep {
                 self.healed_ms_max = self.healed_ms_max.max(summary.healed_ms);
                 self.rare.join(&summary.rare);
             }
-            Err(why) => self.failures.push((seed, why)),
+            Err(why) => {
+                // At once: what is searched for long may be stopped before its end.
+                eprintln!("seed {seed} failed {why}");
+                self.failures.push((seed, why));
+            }
+        }
+        if self.seeds_count.is_multiple_of(PROGRESS_EVERY) {
+            eprintln!("{} seeds, {} failed", self.seeds_count, self.failures.len());
         }
     }
 
