@@ -41,6 +41,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const START_UP: Duration = Duration::from_secs(1);
 /// For how long it is measured before the cut, in seconds, if nobody says: a tenth of the cut, within these.
 const BEFORE_SECONDS: (f64, f64) = (2.0, 30.0);
+/// How long a heal may take, in seconds, if nobody says: as long as the cut, within these. A barrier waits no longer.
+const TIMEOUT_SECONDS: (f64, f64) = (60.0, AWAIT_MS_MAX as f64 / 1_000.0);
 /// The cut lasts longer by up to this, by chance: regions try again at intervals that count from the cut, so that cuts
 /// of one length would all end in the same moment of an interval.
 const JITTER_MS_MAX: u32 = 250;
@@ -72,9 +74,10 @@ pub(crate) struct Arguments {
     /// How long the load is measured before the cut, in seconds [default: a tenth of the cut, from 2 to 30]
     #[arg(long, value_name = "S", value_parser = seconds)]
     before_seconds: Option<f64>,
-    /// How long the heal may take before the run is given up, in seconds; at most 600
-    #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = timeout_seconds)]
-    timeout_seconds: f64,
+    /// How long the heal may take before the run is given up, in seconds; at most 600 [default: as long as the cut, from
+    /// 60 to 600]
+    #[arg(long, value_name = "S", value_parser = timeout_seconds)]
+    timeout_seconds: Option<f64>,
     /// Exit with 8 if a run's `heal_seconds` are above this
     #[arg(long, value_name = "X", value_parser = bound)]
     assert_heal_seconds: Option<f64>,
@@ -119,9 +122,8 @@ fn seconds(text: &str) -> Result<f64, String> {
     seconds_to(86_400.0, text)
 }
 
-/// A barrier waits no longer than this at one time.
 fn timeout_seconds(text: &str) -> Result<f64, String> {
-    seconds_to(AWAIT_MS_MAX as f64 / 1_000.0, text)
+    seconds_to(TIMEOUT_SECONDS.1, text)
 }
 
 fn seconds_to(max: f64, text: &str) -> Result<f64, String> {
@@ -199,6 +201,12 @@ impl Arguments {
         let (least, most) = BEFORE_SECONDS;
         let default = (self.cut_seconds / 10.0).clamp(least, most);
         Duration::from_secs_f64(self.before_seconds.unwrap_or(default))
+    }
+
+    /// How long the heal may take.
+    fn timeout(&self) -> Duration {
+        let (least, most) = TIMEOUT_SECONDS;
+        Duration::from_secs_f64(self.timeout_seconds.unwrap_or_else(|| self.cut_seconds.clamp(least, most)))
     }
 }
 
@@ -298,7 +306,7 @@ async fn cut_and_heal(
     let cut = lag_max(&bed.regions.statuses().await?);
     usages.cut = bed.regions.usages();
 
-    let timeout = Duration::from_secs_f64(arguments.timeout_seconds);
+    let timeout = arguments.timeout();
     let barriers = Barriers::ask(bed, timeout);
     writers.next_phase();
     relay.heal_all();
@@ -457,12 +465,17 @@ mod tests {
     }
 
     #[test]
-    fn the_time_before_a_cut_follows_its_length_within_bounds_unless_it_is_given() {
+    fn the_times_before_a_cut_and_for_its_heal_follow_its_length_within_bounds_unless_they_are_given() {
         let before = |options: &[&str]| arguments(options).before().as_secs_f64();
         assert_eq!(before(&["--cut-seconds", "3"]), 2.0);
         assert_eq!(before(&["--cut-seconds", "60"]), 6.0);
         assert_eq!(before(&["--cut-seconds", "600"]), 30.0);
         assert_eq!(before(&["--cut-seconds", "600", "--before-seconds", "5"]), 5.0);
+        let timeout = |options: &[&str]| arguments(options).timeout().as_secs_f64();
+        assert_eq!(timeout(&["--cut-seconds", "3"]), 60.0);
+        assert_eq!(timeout(&["--cut-seconds", "300"]), 300.0);
+        assert_eq!(timeout(&["--cut-seconds", "3600"]), 600.0);
+        assert_eq!(timeout(&["--cut-seconds", "300", "--timeout-seconds", "9"]), 9.0);
     }
 
     #[test]
