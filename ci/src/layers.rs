@@ -75,7 +75,7 @@ pub(crate) const LAYERS: &[Layer] = &[
     Layer {
         name: WAL,
         imports: Imports::Only(&[MUTANTS, CAUSALITY, CODEC, REPLICA]),
-        purity: Purity::PureExcept(&["file_disk.rs", "committer.rs"]),
+        purity: Purity::PureExcept(&["file_disk.rs", "committer.rs", "inbox.rs"]),
         registry: Some(WAL_REGISTRY),
     },
     shell(TRANSPORT, &[CAUSALITY]),

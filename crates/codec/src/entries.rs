@@ -1,6 +1,6 @@
 //! What regions send each other of a shard's state where histories are gone: digests of leaves, then entries.
 //!
-//! It never says what is done with them; see `fetch.rs` in the replica crate.
+//! It never says what is done with them; see `heal/fetch.rs` in the replica crate.
 #![allow(missing_docs, reason = "what rkyv derives for an enum's variants comes without docs")]
 
 use rkyv::{Archive, Deserialize, Serialize};

@@ -16,8 +16,8 @@ use tombolo_mutants::{Mutant, is_planted};
 use self::places::Places;
 use crate::effect::{Answer, Effect};
 use crate::input::{Now, Ticket};
-use crate::logs::LogName;
 use crate::replica::Replica;
+use crate::state::logs::LogName;
 
 /// A barrier's part in this shard.
 #[derive(Debug)]

@@ -4,10 +4,10 @@ use smallvec::SmallVec;
 use tombolo_causality::{LogId, RegionId, Seq, Stamp, VersionVector};
 use tombolo_codec::{Batch, PeerMessage, Position, ReadValue, Reject};
 
+use crate::heal::merge::Difference;
 use crate::input::{Link, Ticket, WritePart};
-use crate::mend::Mending;
-use crate::merge::Difference;
 use crate::verify::VerifyReport;
+use crate::verify::mend::Mending;
 
 /// What a write came to in this shard.
 #[derive(Debug, Clone, PartialEq, Eq)]

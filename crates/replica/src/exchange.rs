@@ -1,18 +1,25 @@
 //! What is said to peers and heard from them: hellos, subscriptions, batches, acks. Which log comes from whom is
-//! decided in `peers.rs`.
+//! decided in `exchange/peers.rs`.
+
+pub(crate) mod applying;
+pub(crate) mod held;
+pub(crate) mod intake;
+pub(crate) mod links;
+pub(crate) mod peers;
+pub(crate) mod progress;
 
 use tombolo_causality::{Epoch, RegionId, Seq, VersionVector};
 use tombolo_codec::{Batch, PeerMessage, Position};
 use tombolo_mutants::{Mutant, is_planted};
 
 use crate::effect::Effect;
-use crate::held::Held;
+use crate::exchange::held::Held;
+use crate::exchange::intake::{Blocked, Receipt};
+use crate::exchange::peers::{Cursor, LOAD_BYTES};
+use crate::heal::questions::Came;
 use crate::input::{Link, Now};
-use crate::intake::{Blocked, Receipt};
-use crate::logs::{LogName, log_id};
-use crate::peers::{Cursor, LOAD_BYTES};
-use crate::questions::Came;
 use crate::replica::Replica;
+use crate::state::logs::{LogName, log_id};
 
 impl Replica {
     pub(crate) fn peer_up(&mut self, region: RegionId, epoch: Epoch, link: Link) {

@@ -8,10 +8,10 @@ use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, ShardId, TenantI
 use tombolo_codec::limits::ENTRIES_BYTES_TARGET;
 use tombolo_codec::{Batch, Op, PeerMessage, Position, Roster, Schema, SessionPart};
 
-use crate::entry::EntryName;
-use crate::held::Held;
-use crate::mend::Mending;
-use crate::merge::Difference;
+use crate::exchange::held::Held;
+use crate::heal::merge::Difference;
+use crate::verify::entry::EntryName;
+use crate::verify::mend::Mending;
 
 /// When a write is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,19 +9,19 @@ use tombolo_codec::{Batch, Checkpoint};
 use tombolo_mutants::{Mutant, is_planted};
 
 use crate::barrier::{Reader, Waiters};
-use crate::cut::Cuts;
 use crate::effect::{Answer, Effect, Notice};
-use crate::fetch::Fetches;
-use crate::held::Holding;
+use crate::exchange::held::Holding;
+use crate::exchange::intake::{Intake, Receipt};
+use crate::exchange::peers::Peers;
+use crate::exchange::progress::Progress;
+use crate::heal::cut::Cuts;
+use crate::heal::fetch::Fetches;
 use crate::input::{Input, Now, Options, Ticket};
-use crate::intake::{Intake, Receipt};
-use crate::joining::JoinMark;
-use crate::peers::Peers;
-use crate::progress::Progress;
-use crate::stability::Stability;
+use crate::life::joining::JoinMark;
+use crate::life::stability::Stability;
 use crate::state::State;
 use crate::verify::Verifying;
-use crate::writer::Writer;
+use crate::writing::writer::Writer;
 
 /// What keeps this region's own log from being written.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,13 +3,13 @@
 use tombolo_causality::{LogId, RegionId, Seq, VersionVector};
 use tombolo_codec::{Digest, Position};
 
+use crate::exchange::links::LinkFacts;
+use crate::exchange::peers::{Cursor, Peer};
+use crate::exchange::progress::Behind;
 use crate::input::{Link, Now};
-use crate::links::LinkFacts;
-use crate::logs::{LogName, log_id};
-use crate::members::MARKER;
-use crate::peers::{Cursor, Peer};
-use crate::progress::Behind;
+use crate::life::members::MARKER;
 use crate::replica::Replica;
+use crate::state::logs::{LogName, log_id};
 
 /// What a peer lacks of this shard.
 #[derive(Debug, Clone, PartialEq, Eq)]

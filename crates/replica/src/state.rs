@@ -3,6 +3,13 @@
 //! No clock, no arrival order and no local timer enters: equal vectors mean equal digests (C2). [`State::apply`] is
 //! the only way anything changes.
 
+pub(crate) mod cells;
+pub(crate) mod conditionals;
+pub(crate) mod garbage;
+pub(crate) mod logs;
+pub(crate) mod sessions;
+pub(crate) mod table;
+
 use tombolo_causality::Time;
 use tombolo_codec::checkpoint::Checkpoint;
 use tombolo_codec::records::{Conditional, SessionOp};
@@ -10,12 +17,12 @@ use tombolo_codec::{Batch, Digest};
 use tombolo_crdt::Dot;
 use tombolo_mutants::{Mutant, is_planted};
 
-use crate::cells::Cells;
-use crate::conditionals::Conditionals;
-use crate::garbage::{Garbage, Reached};
-use crate::logs::{LogName, Logs};
-use crate::members::MARKER;
-use crate::sessions::Sessions;
+use crate::life::members::MARKER;
+use crate::state::cells::Cells;
+use crate::state::conditionals::Conditionals;
+use crate::state::garbage::{Garbage, Reached};
+use crate::state::logs::{LogName, Logs};
+use crate::state::sessions::Sessions;
 
 /// Why a verified batch cannot be applied now, or at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

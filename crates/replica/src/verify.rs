@@ -9,22 +9,26 @@
 //! What stands here is hashed anew for it, so that damage in memory shows too, which the digests kept at every write
 //! cannot see. Nothing is stopped, and nothing is changed but by [`crate::Mending`]. Start with [`Replica::verify`].
 
+pub(crate) mod comparing;
+pub(crate) mod entry;
+pub(crate) mod mend;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use tombolo_causality::{RegionId, Seq};
 use tombolo_codec::checkpoint::SealedLog;
 use tombolo_codec::{Checkpoint, LeafSums, PeerMessage, Reject, RejectCode, Section};
 
-use crate::comparing::Comparing;
 use crate::effect::{Answer, Effect};
-use crate::entry::{EntryName, EntryState};
+use crate::heal::questions::{Came, Taken};
 use crate::input::{Link, Now, Ticket};
-use crate::logs::LogName;
-use crate::mend::{Fix, Mending};
-use crate::questions::{Came, Taken};
 use crate::replica::Replica;
 use crate::state::State;
-use crate::table::{CutId, PARTS_COUNT};
+use crate::state::logs::LogName;
+use crate::state::table::{CutId, PARTS_COUNT};
+use crate::verify::comparing::Comparing;
+use crate::verify::entry::{EntryName, EntryState};
+use crate::verify::mend::{Fix, Mending};
 
 /// Rounds after which entries that are still in motion are reported as such.
 const ROUNDS_MAX: u32 = 6;

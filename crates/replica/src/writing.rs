@@ -1,18 +1,22 @@
 //! Writes: is it known already, may this region log it, then staged into the open batch or answered at once.
 
+pub(crate) mod admission;
+pub(crate) mod authority;
+pub(crate) mod writer;
+
 use smallvec::SmallVec;
 use tombolo_causality::Seq;
 use tombolo_codec::records::{Conditional, SessionOp, Write as WriteRecord};
 use tombolo_codec::{CellName, Kind, Position, Reject, RejectCode, SessionPart};
 use tombolo_mutants::{Mutant, is_planted};
 
-use crate::admission::{Admission, Admitted, Step, is_large};
-use crate::authority::Duty;
 use crate::effect::{Answer, Outcome};
 use crate::input::{Now, Ticket, WritePart};
-use crate::logs::{LogName, log_id};
 use crate::replica::{Replica, Storage};
-use crate::writer::Pending;
+use crate::state::logs::{LogName, log_id};
+use crate::writing::admission::{Admission, Admitted, Step, is_large};
+use crate::writing::authority::Duty;
+use crate::writing::writer::Pending;
 
 impl Replica {
     /// A refusal as its caller may take it: an earlier attempt may have been logged elsewhere, so of a retry it is not

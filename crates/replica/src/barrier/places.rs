@@ -6,7 +6,7 @@ use tombolo_causality::Seq;
 use tombolo_codec::Position;
 
 use crate::input::Ticket;
-use crate::logs::LogName;
+use crate::state::logs::LogName;
 
 /// Tickets by log and seq, and where each stands besides at its own positions.
 #[derive(Debug, Default)]
