@@ -211,8 +211,8 @@ fn open_file<D: Disk>(
     remove_if_there(disk, &beside)?;
     let file = disk.create(&beside)?;
     if let Err(error) = fill(disk, &file, &stamp, file_bytes) {
-        // The first error is the one to report; a file left here has no meaning and goes at the next start.
-        let _ = disk.remove(&beside);
+        // A disk that is full is lived with, one that does not even remove is not.
+        disk.remove(&beside)?;
         return Err(error);
     }
     disk.rename(&beside, path)?;
