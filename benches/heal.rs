@@ -18,8 +18,8 @@ const ROUNDS: usize = 5;
 /// Ops of one request.
 const RUN: usize = 500;
 const VALUE_BYTES: usize = 24;
-/// What pushes the ops out of the newest batches, of which a region keeps 4 MiB in memory: else they are sent as batches.
-const FILLERS_COUNT: usize = 24;
+/// What pushes the ops out of the newest batches, of which a region keeps 1 MiB in memory: else they are sent as batches.
+const FILLERS_COUNT: usize = 8;
 const FILLER_BYTES: usize = 240 << 10;
 
 fn main() {

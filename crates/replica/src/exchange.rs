@@ -340,19 +340,21 @@ impl Replica {
         if is_ahead || self.intake.blocked().next().is_some() {
             self.replan();
         }
-        if let Some(slowest) = self.slowest_ack() {
-            self.progress.acked(slowest);
-        }
+        self.note_slowest_ack();
         for (name, before, through) in grown {
             self.wake_barriers(from, name, before, through);
         }
         self.go_on_verifying();
     }
 
-    /// How far every peer has applied this region's log.
-    pub(crate) fn slowest_ack(&self) -> Option<Seq> {
+    /// What every peer has applied of this region's log need not be kept at hand, nor its age known.
+    pub(crate) fn note_slowest_ack(&mut self) {
         let (region, epoch) = self.writer.name();
-        self.peers.peers.values().map(|peer| peer.applied.get(region, epoch)).min()
+        let slowest = self.peers.peers.values().map(|peer| peer.applied.get(region, epoch)).min();
+        if let Some(slowest) = slowest {
+            self.progress.acked(slowest);
+            self.writer.acked(slowest);
+        }
     }
 
     pub(crate) fn pause(&mut self, region: RegionId, is_paused: bool, now: Now) {

@@ -68,9 +68,7 @@ impl Replica {
             self.peers.void_answers();
         }
         self.stability.void_round();
-        if let Some(slowest) = self.slowest_ack() {
-            self.progress.acked(slowest);
-        }
+        self.note_slowest_ack();
         self.replan();
         self.ask_whole();
         self.check_whole(now);

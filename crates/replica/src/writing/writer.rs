@@ -26,8 +26,10 @@ const OVERLAP_BYTES: usize = 128 * 1_024;
 const PACE_MS_MAX: u64 = 6;
 /// So many batches in a row without company quicken the pace.
 const LONE_STREAK_MAX: u32 = 4;
-/// Batches kept in memory for shipping; older ones are read from files.
-const RECENT_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+/// Batches kept in memory until every peer has them; beyond this the older ones are read from files.
+const RECENT_BYTES_MAX: usize = 1_024 * 1_024;
+/// What a batch takes in memory beside its bytes: its header, its columns, what allocations round up.
+const RECENT_BATCH_BYTES: usize = 640;
 
 /// A caller to be answered with its batch.
 #[derive(Debug)]
@@ -315,13 +317,25 @@ impl Writer {
             }
         }
         self.counter_deletes_count -= records.counter_deletes_count();
-        self.recent_bytes += batch.bytes().len();
+        self.recent_bytes += recent_bytes(&batch);
         self.recent.push_back(batch.clone());
         while self.recent_bytes > RECENT_BYTES_MAX && self.recent.len() > 1 {
-            let oldest = self.recent.pop_front().expect("there are at least two");
-            self.recent_bytes -= oldest.bytes().len();
+            self.forget_oldest();
         }
         Some((batch, pending))
+    }
+
+    /// Every peer has applied all through `through`: whoever wants it again gets it from files.
+    pub(crate) fn acked(&mut self, through: Seq) {
+        while self.recent.front().is_some_and(|oldest| oldest.header().seq <= through) {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some(oldest) = self.recent.pop_front() {
+            self.recent_bytes -= recent_bytes(&oldest);
+        }
     }
 
     /// Takes every caller that waits, when nothing more can become durable.
@@ -343,4 +357,8 @@ impl Writer {
     pub(crate) fn is_idle(&self) -> bool {
         self.open.is_empty() && self.in_flight.is_empty()
     }
+}
+
+fn recent_bytes(batch: &Batch) -> usize {
+    batch.bytes().len() + RECENT_BATCH_BYTES
 }

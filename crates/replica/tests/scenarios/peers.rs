@@ -161,7 +161,7 @@ fn a_peer_that_does_not_ack_costs_one_window_and_an_ack_moves_it_on() {
     let mut node = connected();
     node.subscribe(2, 2, position(1, 1, 1));
     let value = "x".repeat(100 * 1_024);
-    for _ in 0..30 {
+    for _ in 0..15 {
         node.done(plain(vec![set("r", &value)]));
     }
     let sent: usize = node.shipped.iter().map(|batch| batch.bytes().len()).sum();
@@ -173,6 +173,21 @@ fn a_peer_that_does_not_ack_costs_one_window_and_an_ack_moves_it_on() {
     assert_eq!(seqs, (1..=shipped + 4).collect::<Vec<_>>());
     // The other peer wants nothing and gets nothing.
     assert_snapshot!(node.acked(3, 3, position(1, 1, 1)), @"");
+}
+
+#[test]
+fn what_every_peer_has_applied_is_not_kept_in_memory_and_comes_from_files() {
+    let mut node = connected();
+    for _ in 0..3 {
+        node.done(plain(vec![add("k", 1)]));
+    }
+    assert_snapshot!(node.acked(2, 2, position(1, 1, 3)), @"");
+    // Region 3 may still want it.
+    assert_snapshot!(node.subscribe(3, 3, position(1, 1, 3)), @"ship to r3: r1e1#3 of 1 ops");
+    node.acked(3, 3, position(1, 1, 3));
+    // Region 2 comes back without its disk.
+    node.peer_up(2, 21, 12);
+    assert_snapshot!(node.subscribe(2, 12, position(1, 1, 1)), @"load for r2: r1e1 from #1");
 }
 
 #[test]

@@ -35,8 +35,8 @@ const STAMP_BYTES: usize = 8 + 2 + 16;
 const INSTALLED: &str = "installed a difference";
 /// In which segments logs lie that are to be pruned: their newest one always stays.
 const SEGMENT_BYTES: u64 = 64 << 10;
-/// Of its newest batches a region keeps 4 MiB in memory for each shard: so many values of such a size are more.
-const FILLERS_COUNT: usize = 20;
+/// Of its newest batches a region keeps 1 MiB in memory for each shard: so many values of such a size are more.
+const FILLERS_COUNT: usize = 6;
 const FILLER_BYTES: usize = 240 << 10;
 /// Fillers of one request.
 const FILLERS_AT_ONCE: usize = 8;
