@@ -201,8 +201,7 @@ impl ShardTask {
             }
             // What else waits is handled in the same run, so that one batch and one wake-up serve all of it.
             for _ in 0..RUN_MAX {
-                // Read after each is taken: what its sender has seen of another clock cannot be later then, however
-                // long this task was held up before.
+                // Read after each is taken, so never earlier than a stamp its sender has seen.
                 if let Ok(input) = disk.try_recv().or_else(|_| events.try_recv()) {
                     now = self.clock.now();
                     self.replica.handle(input, now);
@@ -243,6 +242,9 @@ impl ShardTask {
                 self.waiting.insert(ticket, Waiting::Write(reply));
                 self.replica.handle(Input::Write { ticket, part }, now);
             }
+            // Nobody waits any more, and the ticket may have been taken back before it came.
+            Command::Read { reply, .. } if reply.is_closed() => {}
+            Command::Await { reply, .. } if reply.is_closed() => {}
             Command::Read { ticket, input, reply } => {
                 self.waiting.insert(ticket, Waiting::Read(reply));
                 self.replica.handle(input, now);
@@ -321,5 +323,28 @@ impl ShardTask {
         if let Some(Waiting::Await(reply)) = self.waiting.get(&ticket) {
             let _ = reply.send(BarrierEvent { shard: self.shard, region, is_reached });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn tickets_given_back_in_a_moment_share_one_command_and_later_ones_have_another() {
+        let ((commands, mut inbox), (events, _)) = (mpsc::channel(1), mpsc::channel(1));
+        let handle = ShardHandle::new(commands, events);
+        let taken = || std::mem::take(&mut *handle.given_back.lock().unwrap());
+        handle.cancel(Ticket(1));
+        handle.cancel(Ticket(2));
+        assert!(matches!(inbox.try_recv(), Ok(Command::Cancel)));
+        assert!(inbox.try_recv().is_err());
+        assert_eq!(taken(), [Ticket(1), Ticket(2)]);
+        // The inbox has no room for it now: it comes later.
+        handle.commands.try_send(Command::Inspect(Box::new(|_, _| {}))).unwrap();
+        handle.cancel(Ticket(3));
+        assert!(matches!(inbox.recv().await, Some(Command::Inspect(_))));
+        assert!(matches!(inbox.recv().await, Some(Command::Cancel)));
+        assert_eq!(taken(), [Ticket(3)]);
     }
 }
