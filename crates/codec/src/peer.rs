@@ -9,7 +9,7 @@ use crate::membership::Membership;
 use crate::packed::Packed;
 
 /// Version of the peer protocol; another one is refused in the hello.
-pub const PEER_VERSION: u16 = 3;
+pub const PEER_VERSION: u16 = 4;
 
 /// A point in a log: "through this seq".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Archive, Serialize, Deserialize)]
