@@ -105,8 +105,9 @@ pub(crate) fn nightly(root: &Path) -> bool {
     let mut report = Report::new(root);
     let sim = [
         "run",
-        "--release",
         "--locked",
+        "--profile",
+        "mutants",
         "--package",
         "tombolo-sim",
         "--",

@@ -61,21 +61,16 @@ impl World {
         Ok(())
     }
 
-    /// The digits of adds that may go: conditional ones whose client gave them up. In a region that was removed and has
-    /// not heard of it, any: a session's home there may settle a number because its heir answered it.
+    /// The digits of adds that may go: conditional ones whose client gave them up. In a region that was removed, all
+    /// that were conditional: among such, a session's home may settle a number because its heir answered it.
     fn may_vanish(&self, node: usize, shard: usize, counter: usize) -> u64 {
-        if self.is_gone(node) { u64::MAX } else { self.given_up(shard, counter) }
-    }
-
-    fn given_up(&self, shard: usize, counter: usize) -> u64 {
         let first = counter * DIGITS;
         let adds = self.clients.adds[shard].iter().skip(first).take(DIGITS);
         let is_given_up = |add: &Add| {
-            add.is_conditional
-                && add.fate == Fate::Unknown
-                && self.clients.requests[add.request].stage == Stage::Settled
+            add.fate == Fate::Unknown && self.clients.requests[add.request].stage == Stage::Settled
         };
-        adds.enumerate().filter(|(_, add)| is_given_up(add)).fold(0, |digits, (at, _)| digits | 3 << (2 * at))
+        let may_vanish = |add: &Add| add.is_conditional && (self.is_gone(node) || is_given_up(add));
+        adds.enumerate().filter(|(_, add)| may_vanish(add)).fold(0, |digits, (at, _)| digits | 3 << (2 * at))
     }
 
     /// Every accounted counter of a shard.
