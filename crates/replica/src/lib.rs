@@ -7,8 +7,8 @@
 //! - `writing/`: what may enter the log, who logs a session's request and as what, and the batches made of it;
 //! - `state/`: what the vector stands for, and the tables it lies in;
 //! - `exchange/`: which log comes from whom, what has come, applying it, and how well peers keep up;
-//! - `life/`: becoming whole after a start, joining, regions that come and go, garbage;
-//! - `heal/`: the difference of two states, where histories are gone;
+//! - `life/`: becoming whole after a start, joining, regions that come and go, when garbage may go;
+//! - `heal/`: reconciliation by the difference of two states, where histories are gone, and cuts, also for checkpoints;
 //! - `verify/`: finding the entry that differs, and putting it right;
 //! - `barrier.rs` and `report.rs` answer who asks.
 

@@ -1,7 +1,7 @@
 //! The state of a shard: what its logs' prefixes say, nothing else.
 //!
-//! No clock, no arrival order and no local timer enters: equal vectors mean equal digests (C2). [`State::apply`] is
-//! the only way anything changes.
+//! No clock, no arrival order and no local timer enters: equal vectors mean equal digests (C2). What changes it:
+//! [`State::apply`], a join where histories are gone (`heal/merge.rs`), and mending (`verify/mend.rs`).
 
 pub(crate) mod cells;
 pub(crate) mod conditionals;

@@ -22,6 +22,7 @@ use crate::node::{Description, PeerOutlet, Shards};
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
 /// Least time between two acks: what is applied meanwhile goes into one frame.
 const ACK_EVERY: Duration = Duration::from_millis(1);
+
 /// What is said on the control stream of one connection.
 pub(super) struct Conversation<'a, L> {
     pub(super) mesh: &'a Arc<Mesh>,
