@@ -17,7 +17,7 @@ fn seconds(report: &Value, field: &str) -> f64 {
 #[test]
 fn a_cut_heals_with_exact_sums_and_bounds_that_nothing_can_keep_fail() {
     let bounds =
-        ["--assert-heal-seconds=0.000001", "--assert-others-p99-change=-100", "--assert-growth-mb=-99999"];
+        ["--assert-heal-seconds=0.000001", "--assert-others-p99-change=-100", "--assert-growth-mib=-99999"];
     let ended = heal(&[&["-o", "json"][..], &bounds].concat());
     let report: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"));
     // The bounds are all that is wrong: sums, digests and the cut itself are right.

@@ -114,7 +114,7 @@ fn a_command_line_that_makes_no_sense_exits_2_and_prints_no_data() {
         &["serve", "--cluster", "c", "--region", "r", "--durability", "never"],
         &["bench", "heal", "--cut-seconds", "0"],
         &["bench", "heal", "--timeout-seconds", "601"],
-        &["bench", "heal", "--assert-growth-mb", "nan"],
+        &["bench", "heal", "--assert-growth-mib", "nan"],
         &["get", "k"],
         &["get", "k", "--endpoint", "127.0.0.1:7400"],
         &["verify", "--endpoint", "http://127.0.0.1:7400"],

@@ -45,7 +45,7 @@ Examples:
   tombolo bench heal                                          a cut of 10 s under 25,000 signals/s
   tombolo bench heal --runs 5 --assert-heal-seconds 2         exit with 8 if a run takes longer
   tombolo bench heal --cut-seconds 60 --link-ms 40 -o json    a longer cut, with far links
-  tombolo bench heal --cut-seconds 600 --assert-others-p99-change 10 --assert-growth-mb 64
+  tombolo bench heal --cut-seconds 600 --assert-others-p99-change 10 --assert-growth-mib 64
                                                               what a long cut costs the others
   tombolo bench heal --ops 20000 --cells 1000000              the same keys written on both sides of a cut
   tombolo bench heal --ops 20000 --mode difference            the same, where logs were not kept";
@@ -76,11 +76,11 @@ pub(crate) struct Arguments {
     assert_others_p99_change: Option<f64>,
     /// Exit with 8 if at the end of the cut one of the other regions holds more memory than before it, by more than
     /// this many MiB
-    #[arg(long, value_name = "MB", value_parser = bound)]
-    assert_growth_mb: Option<f64>,
+    #[arg(long, value_name = "MIB", value_parser = bound)]
+    assert_growth_mib: Option<f64>,
     /// Measure this many divergent ops instead, half on each side of the cut, on the same keys
-    #[arg(long, value_name = "N", conflicts_with_all = ["rate", "cut_seconds", "before_seconds", "assert_heal_seconds",
-        "assert_others_p99_change", "assert_growth_mb", "cluster"],
+    #[arg(long, value_name = "N", conflicts_with_all = ["rate", "cut_seconds", "before_seconds", "timeout_seconds",
+        "assert_heal_seconds", "assert_others_p99_change", "assert_growth_mib", "cluster", "keys", "kind", "dist"],
         value_parser = clap::value_parser!(u32).range(2..=10_000_000))]
     ops: Option<u32>,
     /// With --ops: how many cells there are, half of them counters

@@ -81,7 +81,7 @@ impl Others {
                 None => wrong.push("the others' ack p99 cannot be compared: nothing was answered".to_owned()),
             }
         }
-        if let Some(bound) = arguments.assert_growth_mb {
+        if let Some(bound) = arguments.assert_growth_mib {
             match self.growth_mib {
                 Some(growth) if growth <= bound => {}
                 Some(growth) => wrong.push(format!(
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn memory_that_grows_by_more_than_its_bound_is_wrong() {
-        let bound = arguments(&["--assert-growth-mb", "64"]);
+        let bound = arguments(&["--assert-growth-mib", "64"]);
         for (growth, findings) in [(64.0, 0), (-3.0, 0), (64.1, 1)] {
             assert_eq!(others(1.0, 1.0, Some(growth)).judged(&bound).len(), findings, "{growth}");
         }
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_told_keeps_no_bound() {
-        let bounds = arguments(&["--assert-others-p99-change", "10", "--assert-growth-mb", "64"]);
+        let bounds = arguments(&["--assert-others-p99-change", "10", "--assert-growth-mib", "64"]);
         for nothing in [others(0.0, 9.0, None), others(9.0, 0.0, None), Others::new(&[], &Usages::default())]
         {
             assert_eq!(nothing.judged(&bounds).len(), 2, "{nothing:?}");
