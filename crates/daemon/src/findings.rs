@@ -18,6 +18,7 @@ pub const FINDING_CODES: &[&str] = &[
     "damaged_cells",
     "data_loss",
     "difference_failed",
+    "difference_unexplained",
     "foreign_log",
     "fork",
     "hello_refused",
@@ -51,6 +52,7 @@ fn advice(code: &str) -> (&'static str, &'static str) {
         "storage_failed" => ("error", "check the disk (dmesg), then restart the daemon"),
         "rot" | "data_loss" => ("error", "tombolo wal inspect <data directory>"),
         "damaged_cells" => ("error", "tombolo verify --repair"),
+        "difference_unexplained" => ("error", "tombolo verify"),
         "fork" | "apply_error" | "misplaced" | "foreign_log" => ("error", "tombolo status"),
         _ => ("warning", "tombolo status"),
     }

@@ -75,6 +75,12 @@ pub(super) const FINDINGS: &[FindingText] = &[
         "Look at the disk of the data directory: df -h, dmesg.",
     ),
     text(
+        "difference_unexplained",
+        "A difference came whole, and the digests of the two regions still do not fit: in one of them a digest that is kept \
+         contradicts its entries, in memory or in a checkpoint. What came was installed.",
+        "`tombolo verify` says which entries or digests are wrong, and in which region; `tombolo verify --repair` mends them.",
+    ),
+    text(
         "joining",
         "This region began without data. It takes writes, and refuses reads until it holds what the others held when it \
          came.",
