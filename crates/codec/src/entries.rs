@@ -29,7 +29,7 @@ impl Section {
     pub const ALL: [Self; 4] = [Self::Counters, Self::Registers, Self::Sessions, Self::Conditionals];
 }
 
-/// The digests of a section.
+/// The digests of a section. A cut has one of each, in the order of [`Section::ALL`].
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
 pub struct LeafSums {
     /// Which.

@@ -28,3 +28,5 @@ pub const AWAIT_MS_MAX: u64 = 600_000;
 pub const ENTRIES_BYTES_TARGET: usize = 192 * 1_024;
 /// Most leaves that one question names.
 pub const ENTRIES_LEAVES_MAX: usize = 256;
+/// Most cells in one answer with entries: a cell is much larger in memory than the few bytes that may stand for it.
+pub const ENTRIES_CELLS_MAX: usize = 4_096;

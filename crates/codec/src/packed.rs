@@ -16,6 +16,7 @@ use crate::checkpoint::{
 };
 use crate::digest::PayloadDigest;
 use crate::entries::{Entries, LEAVES_COUNT, LeafAsk, LeafSums, Section};
+use crate::limits::ENTRIES_CELLS_MAX;
 use crate::op::Kind;
 use crate::records::Seal;
 
@@ -41,7 +42,7 @@ pub(crate) trait Pack: Sized {
     }
 
     fn unpacked(bytes: &[u8]) -> Read<Self> {
-        let mut from = Reader { left: bytes, logs: Vec::new(), time: 0 };
+        let mut from = Reader { left: bytes, spoken_for: 0, logs: Vec::new(), time: 0 };
         let out = Self::take(&mut from)?;
         if from.left.is_empty() { Ok(out) } else { Err(PackedError("bytes behind its end")) }
     }
@@ -77,6 +78,8 @@ type Log = (RegionId, Epoch);
 /// What is left to read, and what the rest refers to.
 pub(crate) struct Reader<'a> {
     left: &'a [u8],
+    /// How many of the bytes left others need that were counted already: a count within is not of these.
+    spoken_for: usize,
     logs: Vec<Log>,
     time: u64,
 }
@@ -119,13 +122,33 @@ impl Reader<'_> {
     /// How many of something follow, each of `bytes_min` bytes at least.
     fn count(&mut self, bytes_min: usize) -> Read<usize> {
         let count: usize = self.as_of()?;
-        let is_there = count.checked_mul(bytes_min).is_some_and(|bytes| bytes <= self.left.len());
+        let free = self.left.len().saturating_sub(self.spoken_for);
+        let is_there = count.checked_mul(bytes_min).is_some_and(|bytes| bytes <= free);
         if is_there { Ok(count) } else { Err(PackedError("it ends early")) }
     }
 
-    fn many<T>(&mut self, bytes_min: usize, each: impl Fn(&mut Self) -> Read<T>) -> Read<Vec<T>> {
+    /// Of these there may be as many as there are bytes for.
+    fn many<T>(&mut self, bytes_min: usize, each: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
+        self.at_most(usize::MAX, bytes_min, each)
+    }
+
+    fn at_most<T>(
+        &mut self,
+        count_max: usize,
+        bytes_min: usize,
+        mut each: impl FnMut(&mut Self) -> Read<T>,
+    ) -> Read<Vec<T>> {
         let count = self.count(bytes_min)?;
-        (0..count).map(|_| each(self)).collect()
+        if count > count_max {
+            return Err(PackedError("more than one message holds"));
+        }
+        self.spoken_for += count * bytes_min;
+        let mut out = Vec::with_capacity(count);
+        for _ in 0..count {
+            self.spoken_for -= bytes_min;
+            out.push(each(self)?);
+        }
+        Ok(out)
     }
 
     fn region(&mut self) -> Read<RegionId> {
@@ -165,16 +188,11 @@ impl Reader<'_> {
         Ok(SessionId { home, epoch, opened, random: u64::from_le_bytes(self.array()?) })
     }
 
-    /// Digests of `width` bytes.
-    fn print(&mut self, width: usize) -> Read<u64> {
+    /// Digests of `digest_bytes` bytes.
+    fn print(&mut self, digest_bytes: usize) -> Read<u64> {
         let mut out = [0; 8];
-        out[..width].copy_from_slice(self.bytes(width)?);
+        out[..digest_bytes].copy_from_slice(self.bytes(digest_bytes)?);
         Ok(u64::from_le_bytes(out))
-    }
-
-    fn width(&mut self) -> Read<usize> {
-        let width = usize::from(self.byte()?);
-        if (1..=8).contains(&width) { Ok(width) } else { Err(PackedError("digests of no width")) }
     }
 
     /// The next of numbers that ascend.
@@ -182,6 +200,14 @@ impl Reader<'_> {
         let step: u64 = self.as_of()?;
         let next = last.map_or(Some(step), |last| last.checked_add(step)?.checked_add(1));
         next.filter(|next| *next < bound).ok_or(PackedError("a number out of range"))
+    }
+}
+
+fn digest_bytes(count: u8) -> Read<usize> {
+    if (1..=8).contains(&count) {
+        Ok(usize::from(count))
+    } else {
+        Err(PackedError("digests of no bytes, or of more than eight"))
     }
 }
 
@@ -208,13 +234,13 @@ fn put_next(out: &mut Vec<u8>, last: &mut Option<u64>, next: u64) {
     *last = Some(next);
 }
 
-fn width_of(prints: impl Iterator<Item = u64>) -> usize {
+fn digest_bytes_of(prints: impl Iterator<Item = u64>) -> usize {
     let bits = 64 - prints.fold(0, |all, print| all | print).leading_zeros() as usize;
     bits.div_ceil(8).max(1)
 }
 
-fn put_print(out: &mut Vec<u8>, print: u64, width: usize) {
-    out.extend_from_slice(&print.to_le_bytes()[..width]);
+fn put_print(out: &mut Vec<u8>, print: u64, digest_bytes: usize) {
+    out.extend_from_slice(&print.to_le_bytes()[..digest_bytes]);
 }
 
 /// Logs and times that come again.
@@ -227,7 +253,7 @@ struct Writing {
 
 impl Writing {
     fn log(&mut self, log: Log) {
-        // The last ones first: they are what most entries name.
+        // Few logs are named in one message.
         let found = self.logs.iter().position(|known| *known == log);
         let at = found.unwrap_or_else(|| {
             self.logs.push(log);
@@ -373,7 +399,7 @@ impl Pack for Entries {
     fn take(from: &mut Reader<'_>) -> Read<Self> {
         let log = |from: &mut Reader<'_>| Ok((from.region()?, Epoch(u128::from_le_bytes(from.array()?))));
         from.logs = from.many(17, log)?;
-        let cells = from.many(4, cell)?;
+        let cells = from.at_most(ENTRIES_CELLS_MAX, 4, cell)?;
         Ok(Self { cells, sessions: from.many(12, session)?, conditionals: from.many(30, conditional)? })
     }
 }
@@ -381,54 +407,52 @@ impl Pack for Entries {
 /// Leaves by their distance from the one before, so that they ascend.
 impl Pack for Vec<LeafAsk> {
     fn put(&self, out: &mut Vec<u8>) {
-        let width = width_of(self.iter().flat_map(|ask| ask.known.iter().copied()));
-        out.push(width as u8);
+        let digest_bytes = digest_bytes_of(self.iter().flat_map(|ask| ask.known.iter().copied()));
+        out.push(digest_bytes as u8);
         put_count(out, self.len());
         let mut last = None;
         for ask in self {
             put_next(out, &mut last, u64::from(ask.leaf));
             put_count(out, ask.known.len());
-            ask.known.iter().for_each(|&print| put_print(out, print, width));
+            ask.known.iter().for_each(|&print| put_print(out, print, digest_bytes));
         }
     }
 
     fn take(from: &mut Reader<'_>) -> Read<Self> {
-        let width = from.width()?;
-        let count = from.count(2)?;
-        let mut asks: Self = Self::with_capacity(count);
-        for _ in 0..count {
-            let last = asks.last().map(|ask| u64::from(ask.leaf));
-            let leaf = from.next(last, LEAVES_COUNT as u64)? as u16;
-            let known = from.many(width, |from| from.print(width))?;
-            asks.push(LeafAsk { leaf, known });
-        }
-        Ok(asks)
+        let digest_bytes = digest_bytes(from.byte()?)?;
+        let mut last = None;
+        from.at_most(LEAVES_COUNT, 2, |from| {
+            let leaf = from.next(last, LEAVES_COUNT as u64)?;
+            last = Some(leaf);
+            let known = from.many(digest_bytes, |from| from.print(digest_bytes))?;
+            Ok(LeafAsk { leaf: leaf as u16, known })
+        })
     }
 }
 
-/// Sums in a row, or with their leaves if that is shorter: most sections of a small shard are nearly empty.
+/// All sections in their order; of each its sums in a row, or with their leaves if that is shorter: most sections of a
+/// small shard are nearly empty.
 impl Pack for Option<Vec<LeafSums>> {
     fn put(&self, out: &mut Vec<u8>) {
         out.push(u8::from(self.is_some()));
         let Some(all) = self else { return };
-        put_count(out, all.len());
+        assert!(all.iter().map(|of| of.section).eq(Section::ALL), "a cut has every section, in their order");
         for of in all {
-            out.push(Section::ALL.iter().position(|section| *section == of.section).unwrap_or(0) as u8);
             put_number(out, of.entries_count);
             out.extend_from_slice(&of.total.to_le_bytes());
-            let width = width_of(of.sums.iter().copied());
+            let digest_bytes = digest_bytes_of(of.sums.iter().copied());
             let some = || of.sums.iter().enumerate().filter(|(_, sum)| **sum != 0);
-            let is_sparse = some().count() * (width + 1) < LEAVES_COUNT * width;
-            out.push(width as u8 | u8::from(is_sparse) << 7);
+            let is_sparse = some().count() * (digest_bytes + 1) < LEAVES_COUNT * digest_bytes;
+            out.push(digest_bytes as u8 | u8::from(is_sparse) << 7);
             if is_sparse {
                 put_count(out, some().count());
                 let mut last = None;
                 for (leaf, &sum) in some() {
                     put_next(out, &mut last, leaf as u64);
-                    put_print(out, sum, width);
+                    put_print(out, sum, digest_bytes);
                 }
             } else {
-                (0..LEAVES_COUNT).for_each(|leaf| put_print(out, of.at(leaf), width));
+                (0..LEAVES_COUNT).for_each(|leaf| put_print(out, of.at(leaf), digest_bytes));
             }
         }
     }
@@ -437,32 +461,19 @@ impl Pack for Option<Vec<LeafSums>> {
         if from.byte()? == 0 {
             return Ok(None);
         }
-        let count = from.count(18)?;
-        if count > Section::ALL.len() {
-            return Err(PackedError("more sections than there are"));
-        }
-        let mut all = Vec::with_capacity(count);
-        for _ in 0..count {
-            let section = Section::ALL.get(usize::from(from.byte()?)).copied();
-            let section = section.ok_or(PackedError("a section that does not exist"))?;
+        let mut all = Vec::with_capacity(Section::ALL.len());
+        for section in Section::ALL {
             let entries_count = from.as_of()?;
             let total = u128::from_le_bytes(from.array()?);
             let flags = from.byte()?;
-            let width = usize::from(flags & 0x7f);
-            if !(1..=8).contains(&width) {
-                return Err(PackedError("digests of no width"));
-            }
-            let mut sums = Vec::new();
-            if flags & 0x80 == 0 {
-                sums = (0..LEAVES_COUNT).map(|_| from.print(width)).collect::<Read<_>>()?;
-            } else {
-                let mut last = None;
-                for _ in 0..from.count(1 + width)? {
-                    let leaf = from.next(last, LEAVES_COUNT as u64)?;
-                    sums.resize(LEAVES_COUNT, 0);
-                    sums[leaf as usize] = from.print(width)?;
-                    last = Some(leaf);
-                }
+            let (is_sparse, digest_bytes) = (flags & 0x80 != 0, digest_bytes(flags & 0x7f)?);
+            let count = if is_sparse { from.count(1 + digest_bytes)? } else { LEAVES_COUNT };
+            let mut sums = vec![0; if count == 0 { 0 } else { LEAVES_COUNT }];
+            let mut last = None;
+            for at in 0..count {
+                let leaf = if is_sparse { from.next(last, LEAVES_COUNT as u64)? } else { at as u64 };
+                sums[leaf as usize] = from.print(digest_bytes)?;
+                last = Some(leaf);
             }
             all.push(LeafSums { section, entries_count, total, sums });
         }
@@ -479,15 +490,12 @@ impl Pack for Vec<u32> {
     }
 
     fn take(from: &mut Reader<'_>) -> Read<Self> {
-        let count = from.count(1)?;
         let mut last = None;
-        let mut out = Self::with_capacity(count);
-        for _ in 0..count {
+        from.many(1, |from| {
             let next = from.next(last, 1 << 32)?;
-            out.push(next as u32);
             last = Some(next);
-        }
-        Ok(out)
+            Ok(next as u32)
+        })
     }
 }
 

@@ -127,7 +127,7 @@ pub enum PeerMessage {
         sealed: Vec<SealedLog>,
         /// How many of its lowest bytes stand for a digest, 1 to 8: few find most of what differs, and the digests of
         /// whole sections tell whether it was all.
-        width: u8,
+        digest_bytes: u8,
     },
     /// A shard's state at an exact vector, to be asked for piece by piece.
     Cut {
@@ -266,8 +266,8 @@ pub fn decode_peer(body: &[u8]) -> Result<PeerMessage, PeerMessageError> {
                 && halted.iter().all(|(log, _)| is_region(log.region))
                 && are_regions(received)
         }
-        PeerMessage::CutAsk { sealed, width, .. } => {
-            sealed.iter().all(is_sealed_by_regions) && (1..=8).contains(width)
+        PeerMessage::CutAsk { sealed, digest_bytes, .. } => {
+            sealed.iter().all(is_sealed_by_regions) && (1..=8).contains(digest_bytes)
         }
         PeerMessage::Cut { head, .. } => {
             head.sealed.iter().all(is_sealed_by_regions) && head.logs.iter().all(|end| is_region(end.region))

@@ -7,8 +7,9 @@ use std::fmt::Write as _;
 use sample::{CLUSTER, SHARD, batch, batch_bytes, checkpoint, session, stamp};
 use tombolo_causality::{Epoch, LogId, RegionId, Seq, Time};
 use tombolo_codec::{
-    AwaitScope, CellName, ClientAnswer, ClientRequest, Kind, PeerMessage, Position, Reject, RejectCode,
-    SealKey, SessionToken, Token, WireOp, WireVerb, WriteDone,
+    AwaitScope, CellName, Checkpoint, ClientAnswer, ClientRequest, Entries, Kind, LEAVES_COUNT, LeafAsk,
+    LeafSums, PeerMessage, Position, Reject, RejectCode, SealKey, Section, SessionToken, Token, WireOp,
+    WireVerb, WriteDone,
 };
 
 fn dump(bytes: &[u8]) -> String {
@@ -117,4 +118,28 @@ fn the_frames_of_clients_and_peers_keep_their_bytes() {
         dump(&subscribe.encode()),
     );
     insta::assert_snapshot!("frames_v1_bytes", out);
+}
+
+#[test]
+fn what_regions_send_of_their_states_keeps_its_bytes() {
+    let Checkpoint { cells, sessions, conditionals, .. } = checkpoint();
+    let entries = Entries { cells, sessions, conditionals };
+    let sums = Section::ALL.map(|section| {
+        let mut sums = vec![0; LEAVES_COUNT];
+        sums[9] = 0xa_bcde;
+        sums[4_000] = 1;
+        let sums = if section == Section::Counters { sums } else { Vec::new() };
+        LeafSums { section, entries_count: 300, total: 0x1_0000_0007, sums }
+    });
+    let (shard, cut, section) = (SHARD, 3, Section::Counters);
+    let head = Checkpoint::default();
+    let leaves = vec![LeafAsk { leaf: 9, known: vec![0xabc, 5] }, LeafAsk { leaf: 4_000, known: Vec::new() }];
+    let (unknown, rest, sent) = (vec![0, 300], vec![4_000], vec![5]);
+    let out = format!(
+        "cut\n{}\nentries asked\n{}\nentries\n{}",
+        dump(&PeerMessage::Cut { shard, cut, head, sums: Some(sums.to_vec()) }.encode()),
+        dump(&PeerMessage::EntriesAsk { shard, cut, section, leaves }.encode()),
+        dump(&PeerMessage::Entries { shard, cut, section, entries, unknown, rest, sent }.encode()),
+    );
+    insta::assert_snapshot!("difference_v4_bytes", out);
 }

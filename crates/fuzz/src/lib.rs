@@ -11,6 +11,8 @@ mod drive;
 mod script;
 pub mod seeds;
 
-pub use self::allowance::{ALLOWED_BYTES, ALLOWED_FACTOR, within_allowance};
+pub use self::allowance::{
+    ALLOWED_BYTES, ALLOWED_FACTOR, PEER_ALLOWED_BYTES, within_allowance, within_peer_allowance,
+};
 pub use self::drive::{Driven, FIRST_VARIABLE, SECONDS_VARIABLE, drive};
 pub use self::script::{Edit, Number, Script, Width};

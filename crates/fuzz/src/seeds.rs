@@ -3,12 +3,14 @@
 use bytes::Bytes;
 use tombolo_causality::{ClusterId, Epoch, LogId, RegionId, Seq, SessionId, ShardId, Stamp, TenantId, Time};
 use tombolo_codec::batch::Place;
-use tombolo_codec::checkpoint::{CellContent, CellState, SealedLog};
+use tombolo_codec::checkpoint::{
+    CellContent, CellState, ConditionalAdd, ConditionalState, NumberState, SealedLog, SessionState, SlotState,
+};
 use tombolo_codec::records::{Conditional, Expire, Seal, SessionOp, Stable, Write};
 use tombolo_codec::{
     Applied, AwaitScope, Batch, CellName, Checkpoint, ClientAnswer, ClientRequest, Digest, Entries, Hello,
-    Kind, Laggard, LeafAsk, LeafSums, Membership, PEER_VERSION, PayloadDigest, PeerMessage, Position,
-    ReadValue, RecordsBuilder, Reject, RejectCode, SealKey, Section, WireOp, WireVerb, WriteDone,
+    Kind, LEAVES_COUNT, Laggard, LeafAsk, LeafSums, Membership, PEER_VERSION, PayloadDigest, PeerMessage,
+    Position, ReadValue, RecordsBuilder, Reject, RejectCode, SealKey, Section, WireOp, WireVerb, WriteDone,
 };
 
 /// The cluster of all seeds.
@@ -105,6 +107,47 @@ fn members() -> Membership {
     Membership::of(regions.map(|region| (region, format!("r{region}"), "host:7403".to_owned())))
 }
 
+/// The digests of a cut in which these leaves of every section hold something.
+#[must_use]
+pub fn sums(leaves: &[usize]) -> Vec<LeafSums> {
+    let of = |section| {
+        let mut sums = vec![0; if leaves.is_empty() { 0 } else { LEAVES_COUNT }];
+        leaves.iter().for_each(|&leaf| sums[leaf] = 0xa_bcde);
+        LeafSums { section, entries_count: leaves.len() as u64, total: 7, sums }
+    };
+    Section::ALL.map(of).to_vec()
+}
+
+/// Some of every kind of entry.
+#[must_use]
+pub fn entries() -> Entries {
+    let dot = Seal { region: region(), epoch: Epoch(1), end: Seq(6) };
+    let cell = |kind, key: &[u8], content| CellState { tenant: 1, kind, key: key.to_vec(), content };
+    let slot = |epoch, positive| SlotState { region: region(), epoch, positive, negative: 1 };
+    let counter = CellContent::Counter {
+        generation: Some(stamp(2)),
+        slots: vec![slot(EPOCH, 3), slot(Epoch(1), u128::from(u64::MAX) + 1)],
+    };
+    let register = |value, expires_at| CellContent::Register { stamp: stamp(3), value, expires_at, dot };
+    let number = NumberState { number: 8, digest: PayloadDigest([9; 16]) };
+    let add = ConditionalAdd { tenant: 1, key: b"stock".to_vec(), generation: Some(stamp(1)), delta: -1 };
+    Entries {
+        cells: vec![
+            cell(Kind::Counter, b"views:1", counter),
+            cell(Kind::Register, b"name", register(Some(b"a value".to_vec()), None)),
+            cell(Kind::Register, b"flag", register(None, Some(Time(99)))),
+        ],
+        sessions: vec![SessionState { id: session(1), mark: 7, numbers: vec![number] }],
+        conditionals: vec![ConditionalState {
+            session: session(2),
+            number: 9,
+            digest: number.digest,
+            dot,
+            adds: vec![add],
+        }],
+    }
+}
+
 /// One of each message between regions.
 #[must_use]
 pub fn peer_messages() -> Vec<PeerMessage> {
@@ -122,13 +165,6 @@ pub fn peer_messages() -> Vec<PeerMessage> {
     };
     let seal = Seal { region: region(), epoch: Epoch(1), end: Seq(6) };
     let sealed = SealedLog { seal, by_region: region(), by_epoch: EPOCH, by_seq: Seq(1) };
-    let content = CellContent::Register {
-        stamp: stamp(3),
-        value: Some(b"a value".to_vec()),
-        expires_at: None,
-        dot: seal,
-    };
-    let cell = CellState { tenant: 1, kind: Kind::Register, key: b"name".to_vec(), content };
     vec![
         PeerMessage::Hello(Hello { answers: None, received: Vec::new(), ..hello.clone() }),
         PeerMessage::Hello(hello),
@@ -149,17 +185,18 @@ pub fn peer_messages() -> Vec<PeerMessage> {
         },
         PeerMessage::Goodbye,
         PeerMessage::NotRetained { log: log(), from: Seq(3) },
-        PeerMessage::CutAsk { shard: ShardId(1), sealed: vec![sealed], width: 3 },
+        PeerMessage::CutAsk { shard: ShardId(1), sealed: vec![sealed], digest_bytes: 3 },
         PeerMessage::Cut {
             shard: ShardId(1),
             cut: 3,
             head: Checkpoint { clock: Time(9), sealed: vec![sealed], ..Checkpoint::default() },
-            sums: Some(vec![LeafSums {
-                section: Section::Registers,
-                entries_count: 2,
-                total: 7,
-                sums: Vec::new(),
-            }]),
+            sums: Some(sums(&[])),
+        },
+        PeerMessage::Cut {
+            shard: ShardId(1),
+            cut: 4,
+            head: Checkpoint::default(),
+            sums: Some(sums(&[9, 4_000])),
         },
         PeerMessage::CutRefused { shard: ShardId(1) },
         PeerMessage::EntriesAsk {
@@ -172,7 +209,7 @@ pub fn peer_messages() -> Vec<PeerMessage> {
             shard: ShardId(1),
             cut: 3,
             section: Section::Registers,
-            entries: Entries { cells: vec![cell], ..Entries::default() },
+            entries: entries(),
             unknown: vec![4],
             rest: vec![9],
             sent: vec![5],

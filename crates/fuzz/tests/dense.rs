@@ -4,11 +4,12 @@
 
 use bytes::{Bytes, BytesMut};
 use tombolo_causality::{Seq, ShardId, Time};
+use tombolo_codec::checkpoint::{CellContent, CellState, ConditionalState, SessionState, SlotState};
 use tombolo_codec::{
-    AwaitScope, ClientAnswer, ClientRequest, PeerMessage, ReadValue, Token, WireOp, WireVerb, decode_answer,
-    decode_peer, decode_request, limits,
+    AwaitScope, Checkpoint, ClientAnswer, ClientRequest, Entries, Kind, LEAVES_COUNT, LeafAsk, PeerMessage,
+    ReadValue, Section, Token, WireOp, WireVerb, decode_answer, decode_peer, decode_request, limits,
 };
-use tombolo_fuzz::{seeds, within_allowance};
+use tombolo_fuzz::{seeds, within_allowance, within_peer_allowance};
 use tombolo_gateway::read_ops;
 use tombolo_gateway::resp::{ARGS_MAX, RequestParser, encode_request};
 
@@ -48,8 +49,70 @@ fn answers_and_messages_full_of_nothing_are_read_within_their_allowance() {
         PeerMessage::Heartbeat { clock: Time(1), ends: vec![(ShardId(1), Seq(1)); 100_000], revision: 1 },
     ] {
         let bytes = message.encode();
-        assert_eq!(within_allowance(bytes.len(), || decode_peer(&bytes)), Ok(message));
+        assert_eq!(within_peer_allowance(bytes.len(), || decode_peer(&bytes)), Ok(message));
     }
+}
+
+fn entries_message(entries: Entries) -> PeerMessage {
+    let (unknown, rest, sent) = ((0..10_000).collect(), vec![9; 256], vec![5; 256]);
+    let section = Section::Counters;
+    PeerMessage::Entries { shard: ShardId(1), cut: 3, section, entries, unknown, rest, sent }
+}
+
+fn counter(slots_count: usize) -> CellState {
+    let log = seeds::log();
+    let slot = SlotState { region: log.region, epoch: log.epoch, positive: 0, negative: 0 };
+    let content = CellContent::Counter { generation: None, slots: vec![slot; slots_count] };
+    CellState { tenant: 0, kind: Kind::Counter, key: Vec::new(), content }
+}
+
+/// Parts of a state are packed: few bytes stand for much.
+#[test]
+fn parts_of_a_state_full_of_nothing_are_read_within_their_allowance() {
+    let cut = |leaves: &[usize]| PeerMessage::Cut {
+        shard: ShardId(1),
+        cut: 3,
+        head: Checkpoint::default(),
+        sums: Some(seeds::sums(leaves)),
+    };
+    let asks = |known_count| {
+        let ask = |leaf| LeafAsk { leaf, known: vec![0; known_count] };
+        let leaves = (0..LEAVES_COUNT as u16).map(ask).collect();
+        PeerMessage::EntriesAsk { shard: ShardId(1), cut: 3, section: Section::Sessions, leaves }
+    };
+    let cells = |slots_count| {
+        entries_message(Entries {
+            cells: vec![counter(slots_count); limits::ENTRIES_CELLS_MAX],
+            ..Entries::default()
+        })
+    };
+    let Entries { sessions, conditionals, .. } = seeds::entries();
+    let session = SessionState { numbers: Vec::new(), mark: 0, ..sessions[0].clone() };
+    let conditional = ConditionalState { number: 0, adds: Vec::new(), ..conditionals[0].clone() };
+    let all_leaves: Vec<usize> = (0..LEAVES_COUNT).collect();
+    for message in [
+        cut(&[]),
+        cut(&[9]),
+        cut(&all_leaves),
+        asks(0),
+        asks(1),
+        asks(9),
+        cells(0),
+        cells(1),
+        cells(2),
+        entries_message(Entries { cells: vec![counter(100_000)], ..Entries::default() }),
+        entries_message(Entries { sessions: vec![session; 50_000], ..Entries::default() }),
+        entries_message(Entries { conditionals: vec![conditional; 50_000], ..Entries::default() }),
+        entries_message(seeds::entries()),
+    ] {
+        let bytes = message.encode();
+        assert!(within_peer_allowance(bytes.len(), || decode_peer(&bytes)) == Ok(message));
+    }
+    // More cells than one message holds are refused before there is room for them.
+    let cells = vec![counter(0); 1_000_000];
+    let bytes = entries_message(Entries { cells, ..Entries::default() }).encode();
+    let refused = within_allowance(0, || decode_peer(&bytes)).unwrap_err();
+    assert!(refused.to_string().contains("more than one message holds"), "{refused}");
 }
 
 /// An archive in which a thousand keys are one stretch of bytes would cost a thousand times its length to read.

@@ -115,7 +115,9 @@ impl Replica {
         let (from, link) = peer;
         let is_to_verify = self.is_verifying_with(from, link);
         match message {
-            PeerMessage::CutAsk { sealed, width, .. } => self.cut_asked(peer, &sealed, width, now),
+            PeerMessage::CutAsk { sealed, digest_bytes, .. } => {
+                self.cut_asked(peer, &sealed, digest_bytes, now)
+            }
             PeerMessage::EntriesAsk { cut, section, leaves, .. } => {
                 self.entries_asked(peer, cut, section, &leaves, now);
             }

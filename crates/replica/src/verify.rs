@@ -217,7 +217,7 @@ impl Replica {
         it.step = Step::Asked;
         it.steps_count += 1;
         let (peer, sealed) = (it.peer, it.sealed.clone());
-        self.send(peer, PeerMessage::CutAsk { shard: self.options.shard, sealed, width: 8 });
+        self.send(peer, PeerMessage::CutAsk { shard: self.options.shard, sealed, digest_bytes: 8 });
     }
 
     /// Whether a peer's cut is one that was asked for here.

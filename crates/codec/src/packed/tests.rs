@@ -93,7 +93,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic_or_take_more_memory_than_they_have(bytes: Vec<u8>) {
+    fn no_bytes_make_it_panic(bytes: Vec<u8>) {
         let _ = Entries::unpacked(&bytes);
         let _ = Vec::<LeafAsk>::unpacked(&bytes);
         let _ = Option::<Vec<LeafSums>>::unpacked(&bytes);
@@ -103,10 +103,10 @@ proptest! {
     #[test]
     fn questions_and_places_unpack_to_what_they_were(
         leaves in proptest::collection::btree_map(0u16..4_096, proptest::collection::vec(any::<u64>(), 0..4), 0..40),
-        width in 1u32..=8,
+        digest_bytes in 1u32..=8,
         places: std::collections::BTreeSet<u32>,
     ) {
-        let low = |print: u64| print & (u64::MAX >> (64 - 8 * width));
+        let low = |print: u64| print & (u64::MAX >> (64 - 8 * digest_bytes));
         let ask = |(leaf, known): (u16, Vec<u64>)| LeafAsk { leaf, known: known.into_iter().map(low).collect() };
         let asks: Vec<LeafAsk> = leaves.into_iter().map(ask).collect();
         prop_assert_eq!(Vec::<LeafAsk>::unpacked(&asks.packed()), Ok(asks));
@@ -118,21 +118,60 @@ proptest! {
     fn sums_unpack_to_what_they_were_whether_many_or_few_are_zero(
         seed: u64,
         zeros_in_ten in 0u64..=10,
-        width in 1u32..=8,
+        digest_bytes in 1u32..=8,
     ) {
         let sum = |leaf: u64| {
             let drawn = leaf.wrapping_add(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29) ^ seed;
-            if drawn % 10 < zeros_in_ten { 0 } else { drawn & (u64::MAX >> (64 - 8 * width)) }
+            if drawn % 10 < zeros_in_ten { 0 } else { drawn & (u64::MAX >> (64 - 8 * digest_bytes)) }
         };
         let mut sums: Vec<u64> = (0..LEAVES_COUNT as u64).map(sum).collect();
         if sums.iter().all(|sum| *sum == 0) {
             sums.clear();
         }
-        let of = LeafSums { section: Section::Sessions, entries_count: 7, total: u128::MAX - 5, sums };
-        let all = Some(vec![of]);
-        prop_assert_eq!(Option::<Vec<LeafSums>>::unpacked(&all.packed()), Ok(all.clone()));
-        prop_assert!(all.packed().len() <= 40 + LEAVES_COUNT * width as usize);
+        let of = |section| {
+            let sums = if section == Section::Sessions { sums.clone() } else { Vec::new() };
+            LeafSums { section, entries_count: 7, total: u128::MAX - 5, sums }
+        };
+        let all = Some(Section::ALL.map(of).to_vec());
+        let bytes = all.packed();
+        prop_assert!(bytes.len() <= 100 + LEAVES_COUNT * digest_bytes as usize);
+        prop_assert_eq!(Option::<Vec<LeafSums>>::unpacked(&bytes), Ok(all));
     }
+}
+
+#[test]
+fn a_cut_of_fewer_sections_or_more_is_refused() {
+    // A count, a total, one byte for a digest, no sums.
+    let section = [vec![7], vec![1; 16], vec![0x81, 0]].concat();
+    let of = |count: usize| [vec![1], section.repeat(count)].concat();
+    let read = Option::<Vec<LeafSums>>::unpacked(&of(4)).expect("four are all").expect("they are there");
+    assert!(read.iter().map(|of| of.section).eq(Section::ALL));
+    for count in [0, 1, 3, 5] {
+        assert!(Option::<Vec<LeafSums>>::unpacked(&of(count)).is_err(), "{count} sections");
+    }
+}
+
+#[test]
+fn more_cells_or_leaves_than_a_message_holds_are_refused() {
+    let cell = |content| CellState { tenant: 1, kind: Kind::Counter, key: Vec::new(), content };
+    let cells = |count| {
+        let content = CellContent::Counter { generation: None, slots: Vec::new() };
+        Entries { cells: vec![cell(content); count], ..Entries::default() }.packed()
+    };
+    assert!(Entries::unpacked(&cells(ENTRIES_CELLS_MAX)).is_ok());
+    let refused = Err(PackedError("more than one message holds"));
+    assert_eq!(Entries::unpacked(&cells(ENTRIES_CELLS_MAX + 1)), refused);
+    let mut asks = vec![1, 0x81, 0x20];
+    asks.resize(3 + 2 * (LEAVES_COUNT + 1), 0);
+    assert_eq!(Vec::<LeafAsk>::unpacked(&asks).err(), refused.err());
+}
+
+#[test]
+fn bytes_that_were_counted_once_are_not_counted_again() {
+    // No logs, three cells of four bytes each; the first one claims the bytes of the others for its slots.
+    let mut bytes = vec![0, 3, 0, 1, 0, 1];
+    bytes.resize(bytes.len() + 8, 0);
+    assert_eq!(Entries::unpacked(&bytes), Err(PackedError("it ends early")));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Cuts of a shard: the state at one vector, readable while the state goes on. They serve checkpoints, and peers whose
-//! histories are gone.
+//! Cuts of a shard: the state at one vector, readable while the state goes on. They serve checkpoints, peers whose
+//! histories are gone, what is compared here with such a peer's, and verifications.
 //!
 //! Opening one copies the digests of the leaves and nothing else; see `state/table.rs` for how entries stay what they were.
 //! Start with [`Replica::begin_cut`] for a whole one, [`Replica::cut_asked`] for one that a peer reads in pieces.
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use tombolo_causality::{RegionId, SessionId, Time};
 use tombolo_codec::checkpoint::{ConditionalState, SealedLog};
-use tombolo_codec::limits::ENTRIES_LEAVES_MAX;
+use tombolo_codec::limits::{ENTRIES_CELLS_MAX, ENTRIES_LEAVES_MAX};
 use tombolo_codec::{Checkpoint, Entries, LeafAsk, LeafSums, PeerMessage, Section};
 use tombolo_crdt::{Counter, Register};
 
@@ -33,7 +33,7 @@ struct PeerCut {
     link: Link,
     asked_ms: u64,
     /// Bytes that stand for a digest.
-    width: u8,
+    digest_bytes: u8,
 }
 
 /// The cuts of a shard.
@@ -51,14 +51,14 @@ impl Cuts {
 }
 
 /// An entry where it stands in its table.
-enum Standing<'a> {
+enum EntryRef<'a> {
     Counter(&'a CellKey, &'a Counter<LogIndex>),
     Register(&'a CellKey, &'a Register<LogName>),
     Session(&'a SessionId, &'a Session),
     Conditionals(&'a SessionId, &'a Numbers),
 }
 
-impl Standing<'_> {
+impl EntryRef<'_> {
     fn digest(&self, logs: &Logs) -> u128 {
         match self {
             Self::Counter(name, counter) => hash_counter(name.tenant, &name.key, counter, logs),
@@ -142,8 +142,8 @@ impl State {
     }
 
     /// The entries of some leaves in a cut, leaf by leaf. `leaves` ascend.
-    fn in_cut(&self, id: CutId, section: Section, leaves: &[u16]) -> Vec<Vec<Standing<'_>>> {
-        let mut out: Vec<Vec<Standing<'_>>> = leaves.iter().map(|_| Vec::new()).collect();
+    fn in_cut(&self, id: CutId, section: Section, leaves: &[u16]) -> Vec<Vec<EntryRef<'_>>> {
+        let mut out: Vec<Vec<EntryRef<'_>>> = leaves.iter().map(|_| Vec::new()).collect();
         let mut put = |leaf: u16, standing| {
             if let Ok(at) = leaves.binary_search(&leaf) {
                 out[at].push(standing);
@@ -152,19 +152,19 @@ impl State {
         let State { cells, sessions, .. } = self;
         match section {
             Section::Counters => {
-                cells.counters.read_cut(id, leaves, |leaf, name, it| put(leaf, Standing::Counter(name, it)));
+                cells.counters.read_cut(id, leaves, |leaf, name, it| put(leaf, EntryRef::Counter(name, it)));
             }
             Section::Registers => {
                 cells
                     .registers
-                    .read_cut(id, leaves, |leaf, name, it| put(leaf, Standing::Register(name, it)));
+                    .read_cut(id, leaves, |leaf, name, it| put(leaf, EntryRef::Register(name, it)));
             }
             Section::Sessions => {
-                sessions.table.read_cut(id, leaves, |leaf, name, it| put(leaf, Standing::Session(name, it)));
+                sessions.table.read_cut(id, leaves, |leaf, name, it| put(leaf, EntryRef::Session(name, it)));
             }
             Section::Conditionals => {
                 let table = &cells.conditionals.table;
-                table.read_cut(id, leaves, |leaf, name, it| put(leaf, Standing::Conditionals(name, it)));
+                table.read_cut(id, leaves, |leaf, name, it| put(leaf, EntryRef::Conditionals(name, it)));
             }
         }
         out
@@ -221,7 +221,7 @@ impl Replica {
         &mut self,
         (from, link): (RegionId, Link),
         sealed: &[SealedLog],
-        width: u8,
+        digest_bytes: u8,
         now: Now,
     ) {
         if self.peers.on(from, link).is_none() {
@@ -234,13 +234,13 @@ impl Replica {
             return;
         }
         let id = self.open_cut();
-        self.cuts.of_peers.insert(id, PeerCut { peer: from, link, asked_ms: now.monotonic_ms, width });
+        self.cuts.of_peers.insert(id, PeerCut { peer: from, link, asked_ms: now.monotonic_ms, digest_bytes });
         // Digests compare under the same seals only: the asker applies ours to its own first, we cannot apply its.
         let knows =
             |sealed: &SealedLog| self.state.logs.sealed((sealed.seal.region, sealed.seal.epoch)).is_some();
         let sums = sealed.iter().all(knows).then(|| {
             let mut sums = self.state.sums();
-            sums.iter_mut().flat_map(|of| &mut of.sums).for_each(|sum| *sum = narrowed(*sum, width));
+            sums.iter_mut().flat_map(|of| &mut of.sums).for_each(|sum| *sum = narrowed(*sum, digest_bytes));
             sums
         });
         // No reading of this region's clock leaves it but in stamps: the asker keeps its own.
@@ -266,13 +266,13 @@ impl Replica {
             return;
         };
         open.asked_ms = now.monotonic_ms;
-        let width = open.width;
-        let message = self.entries(id, width, section, leaves);
+        let digest_bytes = open.digest_bytes;
+        let message = self.entries(id, digest_bytes, section, leaves);
         self.send(from, message);
     }
 
     /// The entries of some leaves that the asker does not know, as many as go into one answer.
-    fn entries(&self, id: CutId, width: u8, section: Section, leaves: &[LeafAsk]) -> PeerMessage {
+    fn entries(&self, id: CutId, digest_bytes: u8, section: Section, leaves: &[LeafAsk]) -> PeerMessage {
         let (mut entries, mut unknown, mut rest, mut sent) = (Entries::default(), vec![], vec![], vec![]);
         let (mut bytes, bytes_target) = (0, self.options.peer_limits.entries_bytes);
         let logs = &self.state.logs;
@@ -296,13 +296,14 @@ impl Replica {
                 let mut known: BTreeMap<u64, (u32, bool)> = known.collect();
                 let (mut is_cut_short, mut of_leaf) = (false, Vec::new());
                 for entry in standing {
-                    let print = narrowed(print_of(entry.digest(logs)), width);
+                    let print = narrowed(print_of(entry.digest(logs)), digest_bytes);
                     if let Some((_, is_met)) = known.get_mut(&print) {
                         *is_met = true;
                         continue;
                     }
                     let entry_bytes = entry.bytes();
-                    if bytes == 0 || bytes + entry_bytes < 10 * bytes_target {
+                    let fits = bytes == 0 || bytes + entry_bytes < 10 * bytes_target;
+                    if fits && entries.cells.len() < ENTRIES_CELLS_MAX {
                         bytes += entry_bytes;
                         of_leaf.push(print);
                         entry.put(logs, &mut entries);

@@ -16,7 +16,7 @@ use tombolo_codec::{
 
 use crate::effect::Effect;
 use crate::heal::merge::{Absent, Difference};
-use crate::heal::prints::{NameRef, View, differing};
+use crate::heal::prints::{NameRef, View, differing, hash_entries};
 use crate::heal::questions::{Came, Questions, Taken};
 use crate::input::{Link, Now};
 use crate::replica::{Replica, Storage};
@@ -24,7 +24,6 @@ use crate::state::State;
 use crate::state::cells::CellKey;
 use crate::state::logs::{LogName, log_id};
 use crate::state::table::{CutId, narrowed, print_of};
-use crate::verify::entry::hash_entries;
 
 /// A peer that says nothing for so long is given up.
 const SILENCE_MS_MAX: u64 = 30_000;
@@ -72,9 +71,9 @@ struct Fetching {
     own: CutId,
     view: View,
     /// How many bytes stand for a digest.
-    width: u8,
+    digest_bytes: u8,
     /// Entries here of the leaves that were asked for, until all of the leaf has come.
-    named: BTreeMap<(Section, u16), Vec<Named>>,
+    named: BTreeMap<(Section, u16), Vec<NamedEntry>>,
     /// What of each section's digest is not explained yet; none where nothing is compared.
     unexplained: Option<BTreeMap<Section, u128>>,
     difference: Difference,
@@ -82,14 +81,14 @@ struct Fetching {
 
 /// An entry here that was named in a question.
 #[derive(Debug)]
-struct Named {
+struct NamedEntry {
     print: u64,
     digest: u128,
     /// Of a register its name: it may have to go.
     register: Option<CellKey>,
 }
 
-/// What waits before another attempt.
+/// What is fetched, and when it may be tried again.
 #[derive(Debug, Default)]
 pub(crate) struct Fetches {
     present: Option<Fetch>,
@@ -154,8 +153,8 @@ impl Replica {
         self.end_verifying(Reject::new(RejectCode::Busy, text).retry_after_ms(500));
         let sealed = self.state.logs.sealed_logs();
         self.fetches.present = Some(Fetch { source, link, heard_ms: now.monotonic_ms, step: Step::Asked });
-        let width = self.digest_bytes();
-        self.send(source, PeerMessage::CutAsk { shard: self.options.shard, sealed, width });
+        let digest_bytes = self.digest_bytes();
+        self.send(source, PeerMessage::CutAsk { shard: self.options.shard, sealed, digest_bytes });
     }
 
     const fn digest_bytes(&self) -> u8 {
@@ -233,14 +232,17 @@ impl Replica {
             }
             return;
         };
-        let (mine, theirs) = (self.state.sums(), sums.as_deref().unwrap_or_default());
-        let sizes = sums.as_ref().map(|_| largest(&mine).max(largest(theirs)));
+        let mine = self.state.trees().map(|(_, _, len)| len as u64);
+        let largest = |theirs: &Vec<LeafSums>| {
+            mine.into_iter().chain(theirs.iter().map(|of| of.entries_count)).max().unwrap_or_default()
+        };
+        let sizes = sums.as_ref().map(largest);
         let view = self.state.view_under(&head);
         let mut fetching = Fetching {
             questions: Questions::of(cut, sizes),
             own: self.open_cut(),
             view,
-            width: self.digest_bytes(),
+            digest_bytes: self.digest_bytes(),
             named: BTreeMap::new(),
             unexplained: None,
             difference: Difference {
@@ -269,10 +271,12 @@ impl Replica {
     /// Notes the leaves that differ, and by how much the sections do.
     fn compare(&self, theirs: &[LeafSums], fetching: &mut Fetching) {
         let mut unexplained = BTreeMap::new();
-        for mine in self.state.sums_in(&fetching.view) {
-            let Some(theirs) = theirs.iter().find(|theirs| theirs.section == mine.section) else { continue };
+        let all = self.state.sums_in(&fetching.view);
+        assert_eq!(all.len(), theirs.len(), "a cut of other than all sections does not decode");
+        for (mine, theirs) in all.iter().zip(theirs) {
+            assert_eq!(mine.section, theirs.section, "the sections of a cut decode in their order");
             unexplained.insert(mine.section, theirs.total.wrapping_sub(mine.total));
-            for leaf in differing(&mine, theirs, fetching.width) {
+            for leaf in differing(mine, theirs, fetching.digest_bytes) {
                 fetching.questions.add(mine.section, LeafAsk { leaf, known: Vec::new() });
             }
         }
@@ -284,11 +288,11 @@ impl Replica {
         let shard = self.options.shard;
         let Some(Fetch { source, step, .. }) = &mut self.fetches.present else { return };
         let (source, Step::Fetching(fetching)) = (*source, step) else { return };
-        let Fetching { questions, own, view, width, named, unexplained, .. } = &mut **fetching;
+        let Fetching { questions, own, view, digest_bytes, named, unexplained, .. } = &mut **fetching;
         let state = &self.state;
         let messages = questions.ask(shard, |section, leaves| {
             if unexplained.is_some() {
-                name_entries(state, (view, *own, *width), section, leaves, named);
+                name_entries(state, (view, *own, *digest_bytes), section, leaves, named);
             }
         });
         let (is_complete, cut) = (questions.is_complete(), questions.cut);
@@ -301,17 +305,30 @@ impl Replica {
 
     /// All has come that was asked for.
     fn fetched(&mut self, now: Now) {
-        let Some(Fetch { step: Step::Fetching(fetching), .. }) = &self.fetches.present else { return };
-        let is_missing = |unexplained: &BTreeMap<Section, u128>| unexplained.values().any(|of| *of != 0);
-        let was_narrow = fetching.width < 8;
-        if was_narrow && fetching.unexplained.as_ref().is_some_and(is_missing) {
+        let Some(Fetch { source, step: Step::Fetching(fetching), .. }) = &self.fetches.present else {
+            return;
+        };
+        let source = *source;
+        let all = fetching.unexplained.iter().flatten();
+        let unexplained: Vec<Section> =
+            all.filter(|(_, of)| **of != 0).map(|(section, _)| *section).collect();
+        if unexplained.is_empty() {
+            return self.install();
+        }
+        if fetching.digest_bytes < 8 {
             // Something that differs has parts of digests that do not.
             self.drop_fetch();
             self.fetches.is_in_full = true;
-            self.fetch_if_stuck(now);
-        } else {
-            self.install();
+            return self.fetch_if_stuck(now);
         }
+        // Digests in full have found all that the entries say: no other attempt finds more, and the log stays stuck
+        // without what did come.
+        let text = format!(
+            "a difference from region {source} does not explain the digests of {unexplained:?}: here or there a digest \
+             that is kept contradicts its entries; what came is installed, `tombolo verify` says where it is"
+        );
+        self.notice("difference_unexplained", text);
+        self.install();
     }
 
     /// Entries have come.
@@ -425,26 +442,21 @@ impl Replica {
 /// Names the entries here of leaves that are to be asked for, but for those that were asked for before.
 fn name_entries(
     state: &State,
-    (view, own, width): (&View, CutId, u8),
+    (view, own, digest_bytes): (&View, CutId, u8),
     section: Section,
     asks: &mut [LeafAsk],
-    named: &mut BTreeMap<(Section, u16), Vec<Named>>,
+    named: &mut BTreeMap<(Section, u16), Vec<NamedEntry>>,
 ) {
     let is_new = |ask: &&mut LeafAsk| !named.contains_key(&(section, ask.leaf));
     let mut asks: Vec<&mut LeafAsk> = asks.iter_mut().filter(is_new).collect();
     let leaves: Vec<u16> = asks.iter().map(|ask| ask.leaf).collect();
     leaves.iter().for_each(|&leaf| drop(named.insert((section, leaf), Vec::new())));
     state.each_digest((view, Some(own)), section, &leaves, |leaf, digest, name| {
-        let print = narrowed(print_of(digest), width);
+        let print = narrowed(print_of(digest), digest_bytes);
         let register = if let NameRef::Register(name) = name { Some(name.clone()) } else { None };
         if let Ok(at) = leaves.binary_search(&leaf) {
             asks[at].known.push(print);
-            named.entry((section, leaf)).or_default().push(Named { print, digest, register });
+            named.entry((section, leaf)).or_default().push(NamedEntry { print, digest, register });
         }
     });
-}
-
-/// How many entries the largest section has.
-fn largest(sums: &[LeafSums]) -> u64 {
-    sums.iter().map(|sums| sums.entries_count).max().unwrap_or_default()
 }

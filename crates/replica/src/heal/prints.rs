@@ -4,15 +4,15 @@
 //! seals fold is hashed anew: one pass over the counters, once a difference, and nothing is changed.
 
 use tombolo_causality::SessionId;
-use tombolo_codec::{Checkpoint, LEAVES_COUNT, LeafSums, Section};
+use tombolo_codec::{Checkpoint, Entries, LEAVES_COUNT, LeafSums, Section};
 use tombolo_crdt::{Counter, Dot};
 
 use crate::heal::merge::{Both, Theirs};
 use crate::state::State;
-use crate::state::cells::{CellKey, hash_counter, hash_register};
-use crate::state::conditionals::{Numbers, folded, hash_numbers};
+use crate::state::cells::{CellKey, hash_cell, hash_counter, hash_register};
+use crate::state::conditionals::{Numbers, folded, hash_conditional, hash_numbers};
 use crate::state::logs::{LogIndex, LogName};
-use crate::state::sessions::hash_session;
+use crate::state::sessions::{hash_session, hash_session_state};
 use crate::state::table::{CutId, Named, Table, leaf_of, narrowed, print_of};
 
 /// The name of an entry, where it stands in its table.
@@ -137,6 +137,14 @@ impl State {
     }
 }
 
+/// What entries add to the digests of their sections, together.
+pub(crate) fn hash_entries(entries: &Entries) -> u128 {
+    let cells = entries.cells.iter().map(hash_cell);
+    let sessions = entries.sessions.iter().map(hash_session_state);
+    let conditionals = entries.conditionals.iter().map(hash_conditional);
+    cells.chain(sessions).chain(conditionals).fold(0, u128::wrapping_add)
+}
+
 fn read<K: Named, V: Clone>(
     table: &Table<K, V>,
     cut: Option<CutId>,
@@ -149,8 +157,10 @@ fn read<K: Named, V: Clone>(
     }
 }
 
-/// Leaves of a section where the lowest `width` bytes of two sums differ.
-pub(crate) fn differing(mine: &LeafSums, theirs: &LeafSums, width: u8) -> impl Iterator<Item = u16> {
-    let differ = move |leaf: &usize| narrowed(mine.at(*leaf), width) != narrowed(theirs.at(*leaf), width);
+/// Leaves of a section where the lowest `digest_bytes` bytes of two sums differ.
+pub(crate) fn differing(mine: &LeafSums, theirs: &LeafSums, digest_bytes: u8) -> impl Iterator<Item = u16> {
+    let differ = move |leaf: &usize| {
+        narrowed(mine.at(*leaf), digest_bytes) != narrowed(theirs.at(*leaf), digest_bytes)
+    };
     (0..LEAVES_COUNT).filter(differ).map(|leaf| leaf as u16)
 }

@@ -17,7 +17,8 @@ use crate::state::table::LEAVES_PER_PART;
 const QUESTIONS_MAX: usize = 4;
 /// About how many entries a question may bring.
 const QUESTION_ENTRIES: u64 = 4_096;
-/// Most digests that one question names.
+/// Most digests that leaves bring into one question, but for its first leaf: those of a verification, and those that are
+/// asked for again. What is filled in once they are chosen is about [`QUESTION_ENTRIES`].
 const QUESTION_PRINTS_MAX: usize = 8_192;
 
 /// An answer with entries.

@@ -69,9 +69,9 @@ pub(crate) const fn print_of(digest: u128) -> u64 {
     digest as u64
 }
 
-/// The lowest `width` bytes of a print, or of a sum of prints: sums of what is left of prints are what is left of sums.
-pub(crate) const fn narrowed(print: u64, width: u8) -> u64 {
-    if width >= 8 { print } else { print & ((1 << (8 * width)) - 1) }
+/// The lowest `digest_bytes` bytes of a print, or of a sum of prints: sums of what is left of prints are what is left of sums.
+pub(crate) const fn narrowed(print: u64, digest_bytes: u8) -> u64 {
+    if digest_bytes >= 8 { print } else { print & ((1 << (8 * digest_bytes)) - 1) }
 }
 
 struct TableCut<K, V> {

@@ -13,10 +13,10 @@ use tombolo_codec::{Entries, Kind, Section};
 
 use crate::heal::prints::NameRef;
 use crate::state::State;
-use crate::state::cells::{CellKey, counter_of, counter_state, hash_cell, register_of, register_state};
-use crate::state::conditionals::{conditional_states, hash_conditional};
+use crate::state::cells::{CellKey, counter_of, counter_state, register_of, register_state};
+use crate::state::conditionals::conditional_states;
 use crate::state::logs::Logs;
-use crate::state::sessions::{hash_session_state, session_state};
+use crate::state::sessions::session_state;
 use crate::state::table::{CutId, Named, leaf_of};
 
 /// What names an entry in its shard.
@@ -244,14 +244,6 @@ impl fmt::Display for EntryState {
             Self::Conditionals(states) => write!(f, "{} requests", states.len()),
         }
     }
-}
-
-/// What entries add to the digests of their sections, together.
-pub(crate) fn hash_entries(entries: &Entries) -> u128 {
-    let cells = entries.cells.iter().map(hash_cell);
-    let sessions = entries.sessions.iter().map(hash_session_state);
-    let conditionals = entries.conditionals.iter().map(hash_conditional);
-    cells.chain(sessions).chain(conditionals).fold(0, u128::wrapping_add)
 }
 
 impl State {

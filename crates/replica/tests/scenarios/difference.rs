@@ -1,7 +1,7 @@
 //! What is not kept as batches any more comes as the difference of two states, joined in one step.
 
 use insta::assert_snapshot;
-use tombolo_causality::Seq;
+use tombolo_causality::{Seq, TenantId};
 use tombolo_codec::{Kind, PeerMessage};
 use tombolo_replica::{Input, Link, joined};
 
@@ -195,7 +195,7 @@ fn whoever_takes_a_log_from_here_that_a_difference_ended_learns_that_it_is_not_k
 }
 
 /// What region 2 asks for, in order, until a difference of `cells` cells has come, by digests of so many bytes.
-fn widths(digest_bytes: u8, cells: u32) -> Vec<u8> {
+fn asked_by(digest_bytes: u8, cells: u32) -> Vec<u8> {
     let mut narrow = options(2, 2, &[1, 2]);
     narrow.peer_limits.digest_bytes = digest_bytes;
     let (mut one, mut two) = (writer(), Node::open(narrow, None, &[]));
@@ -216,13 +216,13 @@ fn widths(digest_bytes: u8, cells: u32) -> Vec<u8> {
     two.said.clear();
     let from = Seq(all.len() as u64 + 1);
     tell(&mut two, 1, PeerMessage::NotRetained { log: log(1, 1), from });
-    let mut widths = Vec::new();
+    let mut asked_by = Vec::new();
     while two.installs.is_empty() {
         let asked = |message: &PeerMessage| match message {
-            PeerMessage::CutAsk { width, .. } => Some(*width),
+            PeerMessage::CutAsk { digest_bytes, .. } => Some(*digest_bytes),
             _ => None,
         };
-        widths.extend(two.said.iter().filter_map(asked));
+        asked_by.extend(two.said.iter().filter_map(asked));
         for message in std::mem::take(&mut two.said) {
             tell(&mut one, 2, message);
         }
@@ -234,13 +234,39 @@ fn widths(digest_bytes: u8, cells: u32) -> Vec<u8> {
     }
     install(&mut two);
     assert_eq!(two.replica.report(two.now()).digest, one.replica.report(one.now()).digest);
-    widths
+    asked_by
 }
 
 #[test]
 fn what_few_bytes_of_digests_take_for_the_same_is_noticed_and_looked_for_with_all_of_them() {
-    assert_eq!(widths(3, 1_000), [3]);
+    assert_eq!(asked_by(3, 1_000), [3]);
     // Of 1,000 leaves that differ some differ by a multiple of 256.
-    assert_eq!(widths(1, 1_000), [1, 8]);
-    assert_eq!(widths(8, 1_000), [8]);
+    assert_eq!(asked_by(1, 1_000), [1, 8]);
+    assert_eq!(asked_by(8, 1_000), [8]);
+}
+
+#[test]
+fn a_digest_that_contradicts_its_entries_is_told_and_the_rest_is_installed() {
+    let (mut one, mut two) = (writer(), Node::open(options(2, 2, &[1, 2]), None, &[]));
+    let all = one.appended.clone();
+    two = reader(two, 21);
+    for batch in &all[..18] {
+        two.remote(1, 1, batch);
+    }
+    two.durable(position(1, 1, 18));
+    // It changes behind the digest that is kept, in a leaf that is compared.
+    assert!(two.replica.damage_counter(TenantId::DEFAULT, b"views:1", 5));
+    one.said.clear();
+    two.said.clear();
+    tell(&mut two, 1, PeerMessage::NotRetained { log: log(1, 1), from: Seq(19) });
+    let said = talk(&mut one, &mut two);
+    let said: Vec<&str> =
+        said.lines().filter(|line| line.starts_with("ask r1 for a cut") || line.contains("notice")).collect();
+    // Parts of digests leave it open, so all of them are asked for.
+    assert_snapshot!(said.join("\n"), @r"
+    ask r1 for a cut
+    notice difference_unexplained
+    ");
+    install(&mut two);
+    assert_snapshot!(two.read(&["views:18", "name:19"], vec![]), @r#"answer 1: 18 "x""#);
 }
