@@ -182,6 +182,8 @@ impl World {
     /// What is said of cuts; sometimes the connection ends when one was opened on it.
     pub(crate) fn note_said(&mut self, node: usize, peer: usize, message: &PeerMessage) {
         match message {
+            // Worlds begin with fewer: see `plan.rs`.
+            PeerMessage::CutAsk { digest_bytes: 8, .. } => self.rare.count(Rare::DigestsInFull),
             PeerMessage::CutRefused { .. } => self.rare.count(Rare::CutRefused),
             PeerMessage::Entries { rest, .. } if !rest.is_empty() => self.rare.count(Rare::EntriesSplit),
             PeerMessage::Cut { .. } => {

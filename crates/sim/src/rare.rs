@@ -52,6 +52,8 @@ pub enum Rare {
     DifferenceFolded,
     /// A difference came without digests: the asker knew seals that the other region did not.
     DifferenceUnsummed,
+    /// Parts of digests did not find all that differed, and it was looked for with all of them.
+    DigestsInFull,
     /// A region had no cut to give.
     CutRefused,
     /// Entries did not fit into one answer.
@@ -136,7 +138,7 @@ pub enum Rare {
 
 impl Rare {
     /// All of them, in order.
-    pub const ALL: [Self; 64] = [
+    pub const ALL: [Self; 65] = [
         Self::PowerCut,
         Self::PowerCutInside,
         Self::PowerCutInRecovery,
@@ -161,6 +163,7 @@ impl Rare {
         Self::SnapshotInstalled,
         Self::DifferenceFolded,
         Self::DifferenceUnsummed,
+        Self::DigestsInFull,
         Self::CutRefused,
         Self::EntriesSplit,
         Self::AbsentDropped,
