@@ -71,6 +71,9 @@ impl Replica {
         for ((region, epoch), seq) in self.intake.ends() {
             received.raise(region, epoch, seq);
         }
+        for ((region, epoch), seq) in self.installing() {
+            received.raise(region, epoch, seq);
+        }
         let (region, epoch) = self.writer.name();
         received.raise(region, epoch, self.writer.staged());
         received

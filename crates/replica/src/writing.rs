@@ -79,6 +79,9 @@ impl Replica {
         if matches!(duty, Duty::Absorb) {
             return Ok(());
         }
+        if matches!(duty, Duty::Condition) {
+            self.check_conditional_bytes(part)?;
+        }
         self.admit(part, matches!(duty, Duty::Log), now).map(|_| ())
     }
 
@@ -116,6 +119,9 @@ impl Replica {
             return Ok((seq, Outcome::replayed([Position { log: own, seq }], false, count)));
         }
         let is_authority = matches!(duty, Duty::Log);
+        if !is_authority {
+            self.check_conditional_bytes(part)?;
+        }
         let admitted = self.admit(part, is_authority, now)?;
         let seq = self.writer.next();
         let mut outcome = Outcome {

@@ -7,7 +7,7 @@
 //! they joined with what is here by then. Meanwhile everything else goes on; an end of the connection just ends it, and
 //! it begins anew. Start with [`Replica::fetch_if_stuck`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use tombolo_causality::{HybridClock, RegionId, Seq};
 use tombolo_codec::{
@@ -59,7 +59,7 @@ enum Step {
     Fetching(Box<Fetching>),
     /// The shell makes it durable. Of these logs no more is taken in: they go on behind what is being installed.
     Installing {
-        logs: BTreeSet<LogName>,
+        logs: BTreeMap<LogName, Seq>,
         entries_count: u64,
     },
 }
@@ -121,7 +121,16 @@ impl Replica {
     /// Whether a log goes on behind what is being installed: what comes of it now would not fit.
     pub(crate) fn is_jumping(&self, name: LogName) -> bool {
         matches!(&self.fetches.present, Some(Fetch { step: Step::Installing { logs, .. }, .. })
-            if logs.contains(&name))
+            if logs.contains_key(&name))
+    }
+
+    /// Logs that go on behind what is being installed, or that end with it, and where: from here on it may come to be.
+    pub(crate) fn installing(&self) -> impl Iterator<Item = (LogName, Seq)> + '_ {
+        let logs = self.fetches.present.as_ref().and_then(|fetch| match &fetch.step {
+            Step::Installing { logs, .. } => Some(logs),
+            Step::Asked | Step::Fetching(_) => None,
+        });
+        logs.into_iter().flatten().map(|(&name, &end)| (name, end))
     }
 
     /// A peer does not keep what was asked of a log.
@@ -361,7 +370,7 @@ impl Replica {
     /// Hands the difference to the shell, which makes a checkpoint with it durable.
     fn install(&mut self) {
         let Some(fetch) = &mut self.fetches.present else { return };
-        let installing = Step::Installing { logs: BTreeSet::new(), entries_count: 0 };
+        let installing = Step::Installing { logs: BTreeMap::new(), entries_count: 0 };
         let Step::Fetching(fetching) = std::mem::replace(&mut fetch.step, installing) else {
             unreachable!("only what was fetched is installed");
         };
@@ -372,12 +381,11 @@ impl Replica {
         let entries_count = questions.entries_count;
         let is_further = |name: &LogName, end: Seq| end > self.intake.received(*name, &self.state.logs);
         let ends = difference.state.logs.iter().map(|end| ((end.region, end.epoch), end.seq));
-        let mut logs: BTreeSet<LogName> =
-            ends.filter(|(name, end)| is_further(name, *end)).map(|(name, _)| name).collect();
-        let sealed = difference.state.sealed.iter().map(|it| (it.seal.region, it.seal.epoch));
-        logs.extend(sealed.filter(|name| self.state.logs.sealed(*name).is_none()));
+        let mut logs: BTreeMap<LogName, Seq> = ends.filter(|(name, end)| is_further(name, *end)).collect();
+        let sealed = difference.state.sealed.iter().map(|it| ((it.seal.region, it.seal.epoch), it.seal.end));
+        logs.extend(sealed.filter(|(name, _)| self.state.logs.sealed(*name).is_none()));
         fetch.step = Step::Installing { logs: logs.clone(), entries_count };
-        for name in logs {
+        for name in logs.into_keys() {
             if let Some(source) = self.peers.sources.remove(&name) {
                 self.send(source, PeerMessage::Unsubscribe { log: log_id(self.options.shard, name) });
             }

@@ -85,6 +85,11 @@ fn same_payload(copies: &[Logged]) -> impl Iterator<Item = &Logged> {
     copies.iter().filter(move |copy| Some(copy.digest) == digest)
 }
 
+/// What a conditional add takes in memory, and at most on the wire.
+pub(crate) fn conditional_bytes(key: &[u8]) -> usize {
+    64 + key.len()
+}
+
 impl Conditionals {
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -111,6 +116,12 @@ impl Conditionals {
     /// How many numbers of a session are conditional.
     pub(crate) fn numbers_count(&self, session: &SessionId) -> usize {
         self.of_session(session).map_or(0, BTreeMap::len)
+    }
+
+    /// What a session's conditionals take, about.
+    pub(crate) fn bytes_of(&self, session: &SessionId) -> usize {
+        let copies = self.of_session(session).into_iter().flat_map(BTreeMap::values).flatten();
+        copies.flat_map(|copy| &copy.adds).map(|add| conditional_bytes(&add.key)).sum()
     }
 
     /// The lowest number of a session that is conditional.

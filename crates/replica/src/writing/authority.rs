@@ -8,6 +8,7 @@ use tombolo_mutants::{Mutant, is_planted};
 
 use crate::input::{Now, WritePart};
 use crate::replica::{Replica, Storage};
+use crate::state::conditionals::conditional_bytes;
 use crate::state::logs::LogName;
 use crate::state::sessions::Known;
 use crate::writing::admission::is_large;
@@ -34,6 +35,9 @@ pub(crate) enum Duty {
 const NAMED_NUMBERS_KEPT: usize = 512;
 /// Most conditionals of a shard: beyond, a home that is away for long would cost memory without end.
 const CONDITIONALS_MAX: usize = 65_536;
+/// Most bytes of a session's conditionals in a shard: to peers they go as one entry, and several regions may log copies
+/// while apart, which one frame must hold together ([`FRAME_BYTES_MAX`](tombolo_codec::limits::FRAME_BYTES_MAX)).
+const CONDITIONAL_BYTES_MAX: usize = 2 * 1_024 * 1_024;
 
 impl Replica {
     /// Whether this region is the session's authority: of those it opened in this epoch at once, of earlier ones and of
@@ -174,6 +178,24 @@ impl Replica {
             )
             .retry_after_ms(10),
         })
+    }
+
+    /// What waits for a session's home stays small enough to be sent.
+    pub(crate) fn check_conditional_bytes(&self, part: &WritePart) -> Result<(), Reject> {
+        let Some(session) = part.session else { return Ok(()) };
+        let asked: usize = part.ops.iter().map(|op| conditional_bytes(&op.key)).sum();
+        let held = self.state.cells.conditionals.bytes_of(&session.id);
+        // Not only of this session: an upper bound that is gone with the next sync.
+        let staged = if self.writer.has_staged_conditionals() { self.writer.staged_bytes() } else { 0 };
+        if asked + held + staged <= CONDITIONAL_BYTES_MAX {
+            return Ok(());
+        }
+        let mb = CONDITIONAL_BYTES_MAX >> 20;
+        let text = format!(
+            "this session's home has not seen what was logged of it here, and no more than {mb} MiB of that may wait in a \
+             shard; open a session here, send smaller requests, or wait"
+        );
+        Err(Reject::new(RejectCode::SessionFull, text).retry_after_ms(100))
     }
 
     /// The settled mark that a request records: of a session opened in this epoch the caller's, of a named one what

@@ -139,6 +139,12 @@ impl Writer {
         Seq(self.next.0 - 1)
     }
 
+    /// Bytes of the open batch and of those that wait for their sync.
+    pub(crate) fn staged_bytes(&self) -> usize {
+        let in_flight: usize = self.in_flight.iter().map(|waiting| waiting.batch.bytes().len()).sum();
+        self.open.bytes_estimate() + in_flight
+    }
+
     /// Whether more ops may be staged; if not, hold them back until a batch is durable.
     pub(crate) fn has_room(&self) -> bool {
         !self.is_full()

@@ -239,3 +239,19 @@ fn a_member_that_is_not_whole_does_not_answer_for_stability() {
     };
     assert_snapshot!(other.handle(asked), @"");
 }
+
+#[test]
+fn what_waits_for_a_sessions_home_is_bounded_in_bytes_and_a_session_opened_here_is_not() {
+    let mut node = Node::started(2, 2, &[1, 2]);
+    let adds = |from: usize| (from..from + 3_500).map(|at| add(&format!("{at:0200}"), 1)).collect::<Vec<_>>();
+    for number in 1..=2 {
+        assert!(
+            node.done(numbered(session(1, 1), number, 0, adds(0))).contains("conditional"),
+            "{number} fits"
+        );
+    }
+    let refused = node.done(numbered(session(1, 1), 3, 0, adds(0)));
+    assert!(refused.contains("session_full"), "{refused}");
+    let taken = node.done(numbered(session(2, 2), 1, 0, adds(0)));
+    assert!(taken.contains("yes") && !taken.contains("conditional"), "{taken}");
+}

@@ -270,3 +270,17 @@ fn a_digest_that_contradicts_its_entries_is_told_and_the_rest_is_installed() {
     install(&mut two);
     assert_snapshot!(two.read(&["views:18", "name:19"], vec![]), @r#"answer 1: 18 "x""#);
 }
+
+#[test]
+fn what_is_being_installed_counts_as_received_so_that_no_heir_ends_its_log_before_it() {
+    let (mut one, mut two) = (writer(), Node::open(options(2, 2, &[1, 2, 3]), None, &[]));
+    two = reader(two, 21);
+    one.said.clear();
+    two.said.clear();
+    is_gone(&mut two);
+    talk(&mut one, &mut two);
+    assert!(two.replica.fetching().is_some_and(|fetch| fetch.is_installing));
+    assert_snapshot!(two.peer_up(3, 3, 1), @"describe to r3: received [r1e1#21] applied []");
+    two.handle(Input::InstallFailed { text: "no room".to_owned() });
+    assert_snapshot!(two.peer_up(3, 4, 2), @"describe to r3: received [] applied []");
+}
