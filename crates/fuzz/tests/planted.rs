@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tombolo_fuzz::{drive, within_allowance};
+use tombolo_fuzz::{ALLOWED_FACTOR, PEER_ALLOWED_BYTES, drive, within_allowance, within_peer_allowance};
 
 /// `length u32, bytes`, three times over.
 fn seeds() -> Vec<Vec<u8>> {
@@ -65,4 +65,12 @@ fn a_decoder_that_slices_by_a_length_is_caught_by_its_panic() {
 #[test]
 fn a_decode_within_its_allowance_passes_and_gives_what_it_read() {
     assert_eq!(within_allowance(17, || trusts_a_length(&seeds()[0])).map(|items| items.len()), Some(3));
+}
+
+#[test]
+fn a_message_between_regions_that_takes_one_byte_too_many_is_caught() {
+    let most = (PEER_ALLOWED_BYTES + 17 * ALLOWED_FACTOR) as usize;
+    let hold = |bytes| within_peer_allowance(17, || std::hint::black_box(vec![1u8; bytes]).len());
+    assert_eq!(hold(most), most);
+    assert!(catch_unwind(|| hold(most + 1)).is_err());
 }

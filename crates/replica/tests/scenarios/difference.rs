@@ -2,7 +2,8 @@
 
 use insta::assert_snapshot;
 use tombolo_causality::{Seq, TenantId};
-use tombolo_codec::{Kind, PeerMessage};
+use tombolo_codec::limits::ENTRIES_CELLS_MAX;
+use tombolo_codec::{Kind, LeafAsk, PeerMessage, Section};
 use tombolo_replica::{Input, Link, joined};
 
 use crate::kit::{Node, add, delete, log, numbered, options, plain, position, region, second, session, set};
@@ -283,4 +284,43 @@ fn what_is_being_installed_counts_as_received_so_that_no_heir_ends_its_log_befor
     assert_snapshot!(two.peer_up(3, 3, 1), @"describe to r3: received [r1e1#21] applied []");
     two.handle(Input::InstallFailed { text: "no room".to_owned() });
     assert_snapshot!(two.peer_up(3, 4, 2), @"describe to r3: received [] applied []");
+}
+
+#[test]
+fn one_answer_holds_no_more_cells_than_the_asker_reads() {
+    let mut wide = options(1, 1, &[1, 2]);
+    wide.peer_limits.entries_bytes = 64 * 1_024 * 1_024;
+    let mut one = Node::open(wide, None, &[]);
+    one.start();
+    one.peer_up(2, 2, 1);
+    one.peer_answer(2, 1, &[], &[]);
+    for batch in 0..25 {
+        let ops = (0..4_000).map(|at| add(&format!("views:{batch}:{at}"), 1));
+        one.done(plain(ops.collect()));
+    }
+    one.said.clear();
+    let shard = log(1, 1).shard;
+    tell(&mut one, 2, PeerMessage::CutAsk { shard, sealed: Vec::new(), digest_bytes: 8 });
+    let Some(PeerMessage::Cut { cut, .. }) = one.said.pop() else { panic!("a cut") };
+    // These hold about 6,000 of 100,000 cells.
+    let mut leaves: Vec<u16> = (0..256).collect();
+    let (mut cells_count, mut known) = (0, Vec::new());
+    while !leaves.is_empty() {
+        let ask = |(at, &leaf): (usize, &u16)| LeafAsk {
+            leaf,
+            known: if at == 0 { known.clone() } else { Vec::new() },
+        };
+        let leaves_asked = leaves.iter().enumerate().map(ask).collect();
+        let section = Section::Counters;
+        tell(&mut one, 2, PeerMessage::EntriesAsk { shard, cut, section, leaves: leaves_asked });
+        let Some(PeerMessage::Entries { entries, rest, sent, .. }) = one.said.pop() else {
+            panic!("entries")
+        };
+        assert!(entries.cells.len() <= ENTRIES_CELLS_MAX, "{}", entries.cells.len());
+        assert!(rest.is_empty() || entries.cells.len() == ENTRIES_CELLS_MAX);
+        cells_count += entries.cells.len();
+        (leaves, known) = (rest, sent);
+    }
+    let checkpoint = one.replica.checkpoint();
+    assert!(cells_count > ENTRIES_CELLS_MAX && cells_count < checkpoint.cells.len() / 10, "{cells_count}");
 }
