@@ -29,6 +29,7 @@ pub use error::ConfigError;
 pub use grow::{AddOptions, add_region};
 pub use init::{FileState, InitError, InitOptions, InitReport, REGIONS_DEFAULT, SHARDS_DEFAULT, init};
 pub use keys::{ExplainedKey, explain};
+pub(crate) use region_file::check_address;
 pub use secret::Secret;
 
 /// A cluster as its files describe it: checked, with every path joined to the cluster directory.

@@ -99,8 +99,10 @@ pub(super) fn failed(error: InitError, dir: &std::path::Path) -> CliError {
         InitError::Name(_)
         | InitError::NameReserved(_)
         | InitError::NamedTwice(_)
+        | InitError::Address { .. }
         | InitError::Shards(_)
         | InitError::TooMany { .. } => Exit::Usage,
+        InitError::IdTaken { .. } | InitError::Declared { .. } => Exit::Conflict,
         InitError::OtherRegions { .. }
         | InitError::OtherShards { .. }
         | InitError::HalfAuthority { .. }

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use tombolo_causality::RegionId;
 
 use super::cluster_file::CLUSTER_FILE;
-use super::init::{InitError, InitOptions, InitReport, Writer, check_names, init, ports};
-use super::region_file::RegionFile;
+use super::init::{FileState, InitError, InitOptions, InitReport, Writer, check_names, init, ports};
+use super::region_file::{RegionFile, check_address};
 use super::templates::RegionText;
-use super::{Auth, ClusterConfig};
+use super::{Auth, ClusterConfig, RegionConfig};
 
 /// The region to declare.
 #[derive(Debug, Clone)]
@@ -31,31 +31,87 @@ pub struct AddOptions {
 
 /// Declares a region and makes its file and certificate.
 ///
-/// Errors: [`InitError`]; what was made until then stays and is kept by the next run.
+/// What is refused leaves the directory as it was: a file that clashes with the others would be in the way of every
+/// command on it.
+///
+/// Errors: [`InitError`]; of one that is declared already, what is missing is made and nothing changed.
 pub fn add_region(options: AddOptions) -> Result<InitReport, InitError> {
-    let AddOptions { dir, name, id, base_port, advertise } = options;
-    check_names(std::slice::from_ref(&name))?;
-    let config = ClusterConfig::load(&dir).map_err(InitError::Config)?;
-    let dev = config.regions.iter().all(|region| region.listen.auth == Auth::None);
-    if config.region(&name).is_none() {
-        let too_many = InitError::TooMany { regions: 1, base_port: base_port.unwrap_or_default() };
-        let ports = match base_port {
-            Some(base) => Some(ports(base, 0).ok_or(too_many)?),
-            None => None,
-        };
-        let file = RegionFile::path(&name);
-        if let Some(ports) = ports.filter(|_| !dir.join(&file).exists()) {
-            let text = RegionText { name: &name, id: id.get(), ports, dev }.to_string();
-            Writer::at(&dir).write(&file, 0o644, &text)?;
-        }
-        declare(&dir, &name, id)?;
+    check_names(std::slice::from_ref(&options.name))?;
+    if let Some(text) = &options.advertise {
+        let named = |reason| InitError::Address { text: text.clone(), reason };
+        check_address(text).map_err(named)?;
     }
-    let base_port = base_port.unwrap_or(7_400);
-    let report = init(InitOptions { dir: dir.clone(), regions: Vec::new(), base_port, shards: None, dev })?;
+    let config = ClusterConfig::load(&options.dir).map_err(InitError::Config)?;
+    let dev = config.regions.iter().all(|region| region.listen.auth == Auth::None);
+    if let Some(declared) = config.region(&options.name) {
+        check_same(declared, &options)?;
+        return fill_in(&options, dev);
+    }
+    if let Some(other) = config.regions.iter().find(|region| region.id == options.id) {
+        return Err(InitError::IdTaken { id: options.id, name: other.name.clone() });
+    }
+    let (path, file) = (options.dir.join(CLUSTER_FILE), options.dir.join(RegionFile::path(&options.name)));
+    let (before, was_there) = (read(&path)?, file.exists());
+    let made = add_new(&options, dev);
+    let checked = made.and_then(|report| match ClusterConfig::load(&options.dir) {
+        Ok(_) => Ok(report),
+        Err(errors) => {
+            remove_created(&options.dir, &report);
+            Err(InitError::Config(errors))
+        }
+    });
+    if checked.is_err() {
+        replace(&path, &before)?;
+        if !was_there {
+            // It may not have come to be.
+            let _ = fs::remove_file(&file);
+        }
+    }
+    checked
+}
+
+/// What stands in the files is not changed by declaring it once more.
+fn check_same(declared: &RegionConfig, options: &AddOptions) -> Result<(), InitError> {
+    let differs =
+        |key, declared: String| Err(InitError::Declared { name: options.name.clone(), key, declared });
+    if declared.id != options.id {
+        return differs("id", declared.id.to_string());
+    }
+    match &options.advertise {
+        Some(given) if *given != declared.advertise => differs("advertise", declared.advertise.clone()),
+        _ => Ok(()),
+    }
+}
+
+fn add_new(options: &AddOptions, dev: bool) -> Result<InitReport, InitError> {
+    let AddOptions { dir, name, id, base_port, advertise } = options;
+    let file = RegionFile::path(name);
+    if let Some(base_port) = *base_port {
+        let too_many = InitError::TooMany { regions: 1, base_port };
+        let ports = ports(base_port, 0).ok_or(too_many)?;
+        if !dir.join(&file).exists() {
+            let text = RegionText { name, id: id.get(), ports, dev }.to_string();
+            Writer::at(dir).write(&file, 0o644, &text)?;
+        }
+    }
+    declare(dir, name, *id)?;
+    let report = fill_in(options, dev)?;
     if let Some(advertise) = advertise {
-        set_advertise(&dir.join(RegionFile::path(&name)), &advertise)?;
+        set_advertise(&dir.join(file), advertise)?;
     }
     Ok(report)
+}
+
+fn fill_in(options: &AddOptions, dev: bool) -> Result<InitReport, InitError> {
+    let (dir, base_port) = (options.dir.clone(), options.base_port.unwrap_or(7_400));
+    init(InitOptions { dir, regions: Vec::new(), base_port, shards: None, dev })
+}
+
+fn remove_created(dir: &Path, report: &InitReport) {
+    for (file, _) in report.files.iter().filter(|(_, state)| *state == FileState::Created) {
+        // What stays is not declared, and kept by a later run.
+        let _ = fs::remove_file(dir.join(file));
+    }
 }
 
 /// Adds a `[[region]]` at the end of `cluster.toml`, whole or not at all.
@@ -124,5 +180,55 @@ mod tests {
         assert!(added.certificate.exists() && added.listen.auth == Auth::None);
         assert!(matches!(add_region(add("ca", 8)), Err(InitError::NameReserved(_))));
         assert!(matches!(add_region(add("No", 8)), Err(InitError::Name(_))));
+    }
+
+    /// Every file below a directory with its content.
+    fn content(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                files.extend(content(&path));
+            } else {
+                files.push((path.clone(), fs::read(&path).unwrap()));
+            }
+        }
+        files.sort();
+        files
+    }
+
+    #[test]
+    fn a_region_that_is_refused_leaves_every_file_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cluster");
+        let regions = vec!["a".to_owned(), "b".to_owned()];
+        let options =
+            InitOptions { dir: path.clone(), regions, base_port: 7_400, shards: Some(2), dev: true };
+        init(options).unwrap();
+        let before = content(&path);
+        let add = |name: &str, id, base_port, advertise: Option<&str>| {
+            let id = RegionId::new(id).unwrap();
+            let advertise = advertise.map(str::to_owned);
+            add_region(AddOptions { dir: path.clone(), name: name.to_owned(), id, base_port, advertise })
+        };
+        let id_taken = add("c", 2, None, None);
+        assert!(matches!(&id_taken, Err(InitError::IdTaken { name, .. }) if name == "b"), "{id_taken:?}");
+        for advertise in ["nonsense", "", "host", "host:0", "ho st:7403", "\"\nid = 9:1"] {
+            let refused = add("c", 3, None, Some(advertise));
+            assert!(matches!(refused, Err(InitError::Address { .. })), "{advertise}: {refused:?}");
+        }
+        for (id, advertise, wrong) in [(2, Some("host.example:7413"), "advertise"), (3, None, "id")] {
+            let refused = add("b", id, None, advertise);
+            assert!(matches!(refused, Err(InitError::Declared { key, .. }) if key == wrong), "{refused:?}");
+        }
+        // What only shows once all files are read together: ports of another region, its address.
+        for (base_port, advertise) in [(Some(7_401), None), (None, Some("127.0.0.1:7403"))] {
+            let refused = add("c", 3, base_port, advertise);
+            assert!(matches!(refused, Err(InitError::Config(_))), "{refused:?}");
+        }
+        assert_eq!(content(&path), before);
+        ClusterConfig::load(&path).unwrap();
+        add("c", 3, None, Some("host.example:7423")).unwrap();
+        assert_eq!(ClusterConfig::load(&path).unwrap().region("c").unwrap().advertise, "host.example:7423");
     }
 }

@@ -108,6 +108,32 @@ pub enum InitError {
     /// A name given twice.
     #[error("region `{0}` is named twice")]
     NamedTwice(String),
+    /// A text that is no address.
+    #[error("`{text}` is not where other regions reach one: {reason}; it is HOST:PORT")]
+    Address {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// An id of another region.
+    #[error("id {id} is region `{name}`'s; an id belongs to one region for ever")]
+    IdTaken {
+        /// The id.
+        id: RegionId,
+        /// Whose it is.
+        name: String,
+    },
+    /// A region that is declared otherwise.
+    #[error("region `{name}` is declared already, with {key} {declared}: its file was not changed")]
+    Declared {
+        /// Its name.
+        name: String,
+        /// Which key differs.
+        key: &'static str,
+        /// What the files say.
+        declared: String,
+    },
     /// More regions than ids or ports.
     #[error(
         "no room for {regions} region(s) from port {base_port} on: ports step by 10 up to 65535, ids end at 1023"

@@ -128,6 +128,11 @@ fn advertise(top: &Section<'_>, problems: &mut Problems) -> Option<Placed<Addres
     }
 }
 
+/// Why a text is not where other regions reach one.
+pub(crate) fn check_address(text: &str) -> Result<(), &'static str> {
+    parse_address(text).map(drop)
+}
+
 fn parse_address(text: &str) -> Result<Address, &'static str> {
     let (host, port) = text.rsplit_once(':').ok_or("there is no port")?;
     match port.parse::<u16>() {
