@@ -184,3 +184,119 @@ fn a_dead_region_is_removed_with_exact_totals_and_a_new_one_takes_its_place() {
         (held != [totals[0] + 1; 2]).then(|| format!("{held:?}"))
     });
 }
+
+#[test]
+fn a_region_that_lives_leaves_by_its_own_word_and_tells_the_others_even_after_a_restart() {
+    let mut bed = Bed::start();
+    bed.until("every region is whole", 20, Bed::not_whole);
+    let caller = Caller::of(&bed);
+    let keys: Vec<String> = (0..KEYS).map(|n| format!("k{n}")).collect();
+    let load = Load::start(caller.clone(), 0);
+    thread::sleep(Duration::from_millis(500));
+    let done = |bed: &Bed, words: &[&str]| {
+        let output = tombolo(bed, words);
+        assert!(output.status.success(), "{words:?}: {}", text(&output));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let entry = |listed: &Value, name: &str| {
+        listed["regions"].as_array().unwrap().iter().find(|entry| entry["name"] == name).unwrap().clone()
+    };
+    // Whoever is asked to have it drain, the answer names the revision of the change itself.
+    let before = done(&bed, &["region", "list", "-o", "json"])["revision"].as_u64().unwrap();
+    let drained = done(&bed, &["region", "drain", "eu", "-o", "json", "--region", "us"]);
+    assert_eq!((&drained["changed"], &drained["revision"]), (&json!(true), &json!(before + 1)));
+    done(&bed, &["await", "--revision", &(before + 1).to_string(), "-o", "json"]);
+
+    // Only the region itself knows that it acknowledged nothing since: others refuse, and say whom to ask.
+    for (words, next) in [
+        (["region", "remove", "eu", "--region", "us"].as_slice(), "tombolo region remove eu --region eu"),
+        (
+            &["region", "drain", "eu", "--undo", "--region", "us"],
+            "tombolo region drain eu --undo --region eu",
+        ),
+    ] {
+        let refused = tombolo(&bed, words);
+        assert_eq!(refused.status.code(), Some(6), "{}", text(&refused));
+        for part in ["ask region eu itself", "nothing was changed", "--dead", "applied: no", next] {
+            assert!(text(&refused).contains(part), "`{part}` is not in: {}", text(&refused));
+        }
+    }
+    done(&bed, &["region", "drain", "eu", "--undo", "-o", "json"]);
+    let refused = tombolo(&bed, &["region", "remove", "eu"]);
+    assert_eq!(refused.status.code(), Some(6), "{}", text(&refused));
+    assert!(text(&refused).contains("still takes writes"), "{}", text(&refused));
+    thread::sleep(Duration::from_millis(300));
+
+    // Nobody hears that it went, and it is the one that dials.
+    done(&bed, &["region", "drain", "eu", "-o", "json", "--region", "eu"]);
+    bed.until("all others hold what it wrote", 20, |bed| {
+        let listed = done(bed, &["region", "list", "-o", "json", "--region", "eu"]);
+        (entry(&listed, "eu")["drained"] != true).then(|| listed.to_string())
+    });
+    let (yes, unknown) = load.stop();
+    for name in ["us", "ap"] {
+        bed.cluster.kill9(name).unwrap();
+    }
+    let removed = done(&bed, &["region", "remove", "eu", "-o", "json"]);
+    assert_eq!(
+        (&removed["changed"], entry(&removed, "eu")["standing"].as_str()),
+        (&json!(true), Some("removed"))
+    );
+    let again = done(&bed, &["region", "remove", "eu", "-o", "json"]);
+    assert_eq!(again["changed"], json!(false));
+    bed.cluster.kill9("eu").unwrap();
+    for name in ["us", "ap", "eu"] {
+        bed.cluster.spawn(name).unwrap();
+        bed.cluster.await_ready(name).unwrap();
+    }
+    bed.until("the others know, and have taken over what it wrote", 30, |bed| {
+        let listed = ["us", "ap"].map(|at| done(bed, &["region", "list", "-o", "json", "--region", at]));
+        let has_left = |listed: &Value| {
+            let entry = entry(listed, "eu");
+            entry["standing"] == "removed" && entry["shards_without_heir"] == 0
+        };
+        (!listed.iter().all(has_left)).then(|| format!("{listed:?}"))
+    });
+    for at in [1, 2] {
+        let held = total(caller.read(at, &keys).unwrap().into_values());
+        assert!(yes > 0 && (yes..=yes + unknown).contains(&held), "{held} of {yes} and {unknown} at {at}");
+    }
+
+    // The last region that takes writes goes on doing so.
+    done(&bed, &["region", "drain", "us", "-o", "json", "--region", "us"]);
+    let refused = tombolo(&bed, &["region", "drain", "ap", "--region", "ap"]);
+    assert_eq!(refused.status.code(), Some(6), "{}", text(&refused));
+    assert!(text(&refused).contains("last one that takes writes"), "{}", text(&refused));
+}
+
+#[test]
+fn a_region_that_cannot_be_added_leaves_the_cluster_directory_as_it_was() {
+    let bed = Bed::start();
+    bed.until("every region is whole", 20, Bed::not_whole);
+    let file = bed.dir().join("regions/us.toml");
+    let before = std::fs::read(&file).unwrap();
+    for (words, code) in [
+        (["region", "add", "sa", "--id", "2"], 6),
+        (["region", "add", "sa", "--advertise", "nonsense"], 2),
+        (["region", "add", "us", "--advertise", "host.example:7403"], 6),
+        (["region", "add", "us", "--id", "9"], 6),
+    ] {
+        let refused = tombolo(&bed, &words);
+        assert_eq!(refused.status.code(), Some(code), "{words:?}: {}", text(&refused));
+        let checked = tombolo(&bed, &["check"]);
+        assert!(checked.status.success(), "after {words:?}: {}", text(&checked));
+    }
+    assert!(!bed.dir().join("regions/sa.toml").exists());
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+    for words in [["region", "drain", "mars"], ["region", "remove", "mars"]] {
+        let refused = tombolo(&bed, &words);
+        assert_eq!(refused.status.code(), Some(5), "{words:?}: {}", text(&refused));
+    }
+
+    // Whoever asks without these files is told the same.
+    for advertise in ["", "nonsense", "host.example:0"] {
+        let body = json!({"action": "add", "name": "sa", "id": 9, "advertise": advertise});
+        let (status, answer) = bed.post("eu", "/v1/admin/regions", &body);
+        assert_eq!((status, &answer["code"]), (400, &json!("malformed")), "{advertise}: {answer}");
+    }
+}

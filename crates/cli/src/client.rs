@@ -73,6 +73,11 @@ impl Client {
         self.region.as_deref().unwrap_or(&self.endpoint)
     }
 
+    /// The region's name, if the cluster's files tell it.
+    pub(crate) fn region(&self) -> Option<&str> {
+        self.region.as_deref()
+    }
+
     /// Reads something.
     ///
     /// Errors: [`Exit::Unreachable`], or the region's refusal.

@@ -42,6 +42,7 @@ impl Exit {
     pub(crate) fn of_refusal(status: u16, code: Option<RejectCode>) -> Self {
         match (status, code) {
             (_, Some(RejectCode::StorageFailed | RejectCode::DataLoss)) => Self::StorageFailed,
+            (_, Some(RejectCode::UnknownRegion)) => Self::NotFound,
             (401 | 403, _) => Self::NotAuthorised,
             (404, _) => Self::NotFound,
             (409 | 410 | 412 | 421, _) => Self::Conflict,
@@ -118,6 +119,11 @@ impl CliError {
     /// Whether no region answered, so that asking again may help.
     pub(crate) fn is_unreachable(&self) -> bool {
         self.exit == Exit::Unreachable as u8
+    }
+
+    /// Whether something that has to hold first does not.
+    pub(crate) fn is_conflict(&self) -> bool {
+        self.exit == Exit::Conflict as u8
     }
 
     /// What happened, without the next step.
@@ -198,6 +204,7 @@ mod tests {
         assert_eq!(exit(RejectCode::Unauthenticated), Exit::NotAuthorised);
         assert_eq!(exit(RejectCode::Forbidden), Exit::NotAuthorised);
         assert_eq!(exit(RejectCode::NotFound), Exit::NotFound);
+        assert_eq!(exit(RejectCode::UnknownRegion), Exit::NotFound);
         for conflict in [
             RejectCode::WrongType,
             RejectCode::Overflow,

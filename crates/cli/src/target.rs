@@ -45,6 +45,19 @@ impl TargetOptions {
         }
     }
 
+    /// The same, but where no region is named it is the first of the cluster that is wanted, if there is one.
+    ///
+    /// Errors: [`Exit::ConfigInvalid`].
+    pub(crate) fn or_first(&self, is_wanted: impl Fn(&str) -> bool) -> Result<Self, CliError> {
+        let mut out = self.clone();
+        if self.endpoint.is_none() && self.region.is_none() {
+            let cluster = self.load()?;
+            let mut names = cluster.iter().flat_map(|cluster| &cluster.regions).map(|region| &region.name);
+            out.region = names.find(|name| is_wanted(name)).cloned();
+        }
+        Ok(out)
+    }
+
     /// All regions of the cluster; of a lone endpoint, just that one.
     ///
     /// Errors: as [`Self::one`].

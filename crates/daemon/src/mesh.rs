@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tombolo_causality::{ClusterId, Epoch, RegionId, Seq, ShardId};
-use tombolo_codec::{Hello, MemberEntry, Membership, PEER_VERSION, PeerMessage, Standing};
+use tombolo_codec::{Hello, MemberEntry, Membership, PEER_VERSION, PeerMessage};
 use tombolo_replica::{Input, Link as LinkId};
 use tombolo_transport::{Channel, Frame, LANES_MAX, Link, LinkError, Transport};
 
@@ -228,7 +228,7 @@ impl Mesh {
                         None => return,
                     },
                     link = dial(transport.clone(), peer, address.clone(), pace.not_before(), || self.attempt_every(peer)),
-                        if self.own.region < peer && self.members.standing() != Standing::Removed => (link, None),
+                        if self.own.region < peer => (link, None),
                 },
             };
             let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
@@ -276,7 +276,8 @@ impl Mesh {
         }
     }
 
-    /// How often a peer is dialled: a removed one now and then, so that it learns that it was.
+    /// How often a peer is dialled: a removed one now and then, so that it learns that it was; and so are all by a
+    /// removed region, as it may be the only one that knows.
     fn attempt_every(&self, peer: RegionId) -> Duration {
         if self.members.is_apart(peer) { ATTEMPT_OF_REMOVED_EVERY } else { ATTEMPT_EVERY }
     }

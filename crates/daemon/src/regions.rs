@@ -1,9 +1,11 @@
 //! What operators do to the regions of a cluster: list, add, drain, remove; and whether it may be done now.
 //!
-//! Any member may be asked. A change is made in its document, which merges with those of the others; see `members.rs`.
+//! Any member may be asked, but a region that lives leaves by its own word: its removal and the end of its draining are
+//! made at that region only, one after the other, so that no write is acknowledged between the look that says it may go
+//! and its going. A change is made in the document, which merges with those of the others; see `members.rs`.
 
 use tombolo_causality::{RegionId, Seq, ShardId};
-use tombolo_codec::{Membership, MembershipError, Reject, RejectCode, Standing};
+use tombolo_codec::{MemberEntry, Membership, MembershipError, Reject, RejectCode, Standing};
 use tombolo_gateway::regions::{RegionEntry, Regions, RegionsRequest, Unacknowledged};
 use tombolo_replica::Lack;
 
@@ -24,6 +26,34 @@ fn refused(error: &MembershipError) -> Reject {
 
 fn unmet(text: impl Into<String>) -> Reject {
     Reject::new(RejectCode::Precondition, text)
+}
+
+/// A region drains, if another one is left to write to.
+fn drain(document: &mut Membership, name: &str) -> Result<(), Reject> {
+    let stays = |entry: &MemberEntry| entry.standing == Standing::Member && entry.name != name;
+    let is_last = document.named(name).is_some_and(|entry| entry.standing == Standing::Member)
+        && !document.entries().iter().any(stays);
+    if is_last {
+        return Err(unmet(format!("region {name} is the last one that takes writes: it cannot be drained")));
+    }
+    document.set(name, Standing::Draining).map(drop).map_err(|error| refused(&error))
+}
+
+/// A region's going, if it still drains as it did in `checked`: undone since, it may have acknowledged more writes.
+fn leave(checked: MemberEntry) -> impl FnOnce(&mut Membership) -> Result<(), Reject> {
+    move |document| {
+        let name = &checked.name;
+        let is_as_checked = |entry: &MemberEntry| {
+            entry.standing == Standing::Draining
+                && (entry.region, entry.version) == (checked.region, checked.version)
+        };
+        if !document.get(checked.region).is_some_and(is_as_checked) {
+            return Err(unmet(format!(
+                "the draining of region {name} was undone meanwhile: nothing was changed; look again"
+            )));
+        }
+        document.set(name, Standing::Removed).map(drop).map_err(|error| refused(&error))
+    }
 }
 
 impl Region {
@@ -65,7 +95,7 @@ impl Region {
         }
         Regions {
             schema: "tombolo.regions/v1".to_owned(),
-            revision: members.applied(),
+            revision: document.revision(),
             changed: is_changed,
             regions,
             unacknowledged,
@@ -88,7 +118,10 @@ impl Region {
     /// Makes a change, if it may be made.
     pub(crate) async fn change_members(&self, request: RegionsRequest) -> Result<Regions, Reject> {
         let shared = self.shared();
-        if shared.mesh.members.standing() == Standing::Removed {
+        let own = shared.mesh.members.name(shared.identity.region);
+        // Asked once more to leave it may say that it has.
+        let is_own_removal = matches!(&request, RegionsRequest::Remove { name, .. } if *name == own);
+        if shared.mesh.members.standing() == Standing::Removed && !is_own_removal {
             return Err(Reject::new(
                 RejectCode::Removed,
                 "this region was removed from its cluster: ask one that was not",
@@ -104,33 +137,60 @@ impl Region {
                     let text = format!("`{name}` cannot name a region");
                     return Err(Reject::new(RejectCode::Malformed, text));
                 }
+                if let Err(reason) = crate::config::check_address(&advertise) {
+                    let text = format!("`advertise` cannot be `{advertise}`: {reason}; it is HOST:PORT");
+                    return Err(Reject::new(RejectCode::Malformed, text));
+                }
                 let add = move |document: &mut Membership| {
                     document.add(region, &name, &advertise).map_err(|error| refused(&error))
                 };
                 shared.mesh.change(add).await?
             }
-            RegionsRequest::Drain { name, undo } => {
-                let standing = if undo { Standing::Member } else { Standing::Draining };
-                self.set_standing(name, standing).await?
+            RegionsRequest::Drain { name, undo: false } => {
+                shared.mesh.change(move |document| drain(document, &name)).await?
+            }
+            RegionsRequest::Drain { name, undo: true } => {
+                self.check_is_own(&self.entry(&name)?, "undo its draining")?;
+                self.set_standing(name, Standing::Member).await?
             }
             RegionsRequest::Remove { name, dead, accept_risk } => {
-                let document = shared.mesh.members.document();
-                let entry =
-                    document.named(&name).ok_or_else(|| refused(&MembershipError::Unknown(name.clone())))?;
-                if entry.standing != Standing::Removed {
-                    if entry.region == shared.identity.region {
-                        return Err(unmet("a region does not remove itself: ask another one"));
+                let entry = self.entry(&name)?;
+                if entry.standing == Standing::Removed {
+                    false
+                } else if dead {
+                    if name == own {
+                        return Err(unmet(format!(
+                            "region {name} answers, so it is not dead: `tombolo region drain {name}`, then \
+                             `tombolo region remove {name}`"
+                        )));
                     }
-                    if dead {
-                        unacknowledged = self.check_risk(entry.region, accept_risk).await?;
-                    } else {
-                        self.check_may_go(entry.region, &document).await?;
-                    }
+                    unacknowledged = self.check_risk(entry.region, accept_risk).await?;
+                    self.set_standing(name, Standing::Removed).await?
+                } else {
+                    self.check_is_own(&entry, "remove it")?;
+                    self.check_may_go(&entry).await?;
+                    shared.mesh.change(leave(entry)).await?
                 }
-                self.set_standing(name, Standing::Removed).await?
             }
         };
         Ok(self.list_regions(is_changed, unacknowledged).await)
+    }
+
+    fn entry(&self, name: &str) -> Result<MemberEntry, Reject> {
+        let document = self.shared().mesh.members.document();
+        document.named(name).cloned().ok_or_else(|| refused(&MembershipError::Unknown(name.to_owned())))
+    }
+
+    /// Only the region itself knows that no write was acknowledged since it was looked at.
+    fn check_is_own(&self, entry: &MemberEntry, what: &str) -> Result<(), Reject> {
+        if entry.region == self.shared().identity.region {
+            return Ok(());
+        }
+        let name = &entry.name;
+        Err(unmet(format!(
+            "ask region {name} itself to {what} (--region {name}); nothing was changed. If {name} is gone for good: \
+             `tombolo region remove {name} --dead`"
+        )))
     }
 
     async fn set_standing(&self, name: String, standing: Standing) -> Result<bool, Reject> {
@@ -140,16 +200,22 @@ impl Region {
         self.shared().mesh.change(set).await
     }
 
-    /// A region that lives goes without loss: it takes no more writes, and all others hold all it took.
-    async fn check_may_go(&self, region: RegionId, document: &Membership) -> Result<(), Reject> {
-        let name = self.shared().mesh.members.name(region);
-        if document.get(region).is_none_or(|entry| entry.standing != Standing::Draining) {
+    /// This region goes without loss: it takes no more writes, and all others hold all it took.
+    async fn check_may_go(&self, entry: &MemberEntry) -> Result<(), Reject> {
+        let name = &entry.name;
+        let members = &self.shared().mesh.members;
+        if entry.standing != Standing::Draining {
             return Err(unmet(format!(
                 "region {name} still takes writes: run `tombolo region drain {name}` first, or, if it is gone for good, \
                  `tombolo region remove {name} --dead`"
             )));
         }
-        self.check_drained(region, document).await
+        if members.present().len() < 2 {
+            return Err(unmet(format!(
+                "region {name} is the last one: what it holds would have no other place"
+            )));
+        }
+        self.check_drained(entry.region, &members.document()).await
     }
 
     /// Errors: a text saying who lacks what of a draining region.
@@ -249,5 +315,36 @@ impl Region {
         }
         text += ". It can never return under its name. Nothing was changed: add --accept-risk to remove it";
         Err(unmet(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_leaves_only_as_it_was_looked_at_and_the_last_one_does_not_drain() {
+        let entry = |(id, name): (u16, &str)| {
+            (RegionId::new(id).expect("an id"), name.to_owned(), format!("{name}.example:1"))
+        };
+        let mut drained = Membership::of([(1, "a"), (2, "b")].map(entry));
+        drained.set("b", Standing::Draining).expect("b is a member");
+        let checked = drained.named("b").expect("b is in it").clone();
+        let mut left = drained.clone();
+        leave(checked.clone())(&mut left).expect("it drains as it did");
+        assert!(!left.is_present(checked.region));
+
+        let mut last = drained.clone();
+        let reject = drain(&mut last, "a").expect_err("b drains: nobody else takes writes");
+        assert_eq!((reject.code, &last), (RejectCode::Precondition, &drained));
+        drain(&mut last, "b").expect("it drains already");
+
+        let mut undone = drained;
+        for standing in [Standing::Member, Standing::Draining] {
+            undone.set("b", standing).expect("b is not removed");
+            let before = undone.clone();
+            let reject = leave(checked.clone())(&mut undone).expect_err("its draining was undone");
+            assert_eq!((reject.code, &undone), (RejectCode::Precondition, &before), "{standing:?}");
+        }
     }
 }

@@ -28,7 +28,7 @@ pub struct RegionEntry {
 pub struct Regions {
     /// `tombolo.regions/v1`.
     pub schema: String,
-    /// The revision that the asked region goes by.
+    /// The document's, after the change if there was one: what to await. Which regions go by it their entries say.
     pub revision: u64,
     /// Whether the request changed anything.
     pub changed: bool,
@@ -66,11 +66,11 @@ pub enum RegionsRequest {
     Drain {
         /// Its name.
         name: String,
-        /// Take that back: it takes writes again.
+        /// Take that back: it takes writes again. Only the region itself may be asked.
         #[serde(default)]
         undo: bool,
     },
-    /// It is out for ever.
+    /// It is out for ever. Unless it is dead only the region itself may be asked.
     Remove {
         /// Its name.
         name: String,

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tombolo_causality::RegionId;
+use tombolo_codec::Applied;
 use tombolo_daemon::config::{self, AddOptions};
 
 use super::init;
@@ -36,13 +37,19 @@ const DRAIN_EXAMPLES: &str = "\
 Examples:
   tombolo region drain ap-south
   tombolo region list                      tells when every other region holds all it wrote
-  tombolo region drain ap-south --undo     have it take writes again";
+  tombolo region drain ap-south --undo     have it take writes again
+
+Any region may be asked to have another one drain. Only the region itself may be asked to undo it, and is, unless \
+--region or --endpoint names another one: that one refuses.";
 
 const REMOVE_EXAMPLES: &str = "\
 Examples:
   tombolo region drain ap-south && tombolo region remove ap-south
   tombolo region remove ap-south --dead                  says what nobody else holds, and changes nothing
   tombolo region remove ap-south --dead --accept-risk    removes a region that is gone for good
+
+A region that lives leaves by its own word: it is the one that is asked, unless --region or --endpoint names another \
+one, which refuses. With --dead any other region is asked.
 
 Exits 6 if something has to hold first. What the other regions hold of the removed one's writes stays and counts once; \
 it may never come back under its name.";
@@ -169,13 +176,27 @@ pub(super) fn run(command: &Subcommands) -> Result<ExitCode, CliError> {
         }
         Subcommands::Add(arguments) => add(arguments),
         Subcommands::Drain(DrainArguments { name, undo, common }) => {
-            change(common, &json!({ "action": "drain", "name": name, "undo": undo }))
+            let body = json!({ "action": "drain", "name": name, "undo": undo });
+            if *undo {
+                change_at(name, common, &body, &format!("tombolo region drain {name} --undo"))
+            } else {
+                change(&common.target, common, &body)
+            }
         }
         Subcommands::Remove(RemoveArguments { name, dead, accept_risk, common }) => {
             let body = json!({ "action": "remove", "name": name, "dead": dead, "accept_risk": accept_risk });
-            let done = change(common, &body)?;
+            let done = if *dead {
+                change(&common.target.or_first(|region| region != name)?, common, &body)?
+            } else {
+                change_at(name, common, &body, &format!("tombolo region remove {name}"))?
+            };
+            let stop = if *dead {
+                ""
+            } else {
+                "stop its daemon once `tombolo region list` of the others shows it removed\n  "
+            };
             note(&format!(
-                "\nnext:\n  take the [[region]] `{name}` out of cluster.toml on every machine, with regions/{name}.toml"
+                "\nnext:\n  {stop}take the [[region]] `{name}` out of cluster.toml on every machine, with regions/{name}.toml"
             ));
             Ok(done)
         }
@@ -183,12 +204,13 @@ pub(super) fn run(command: &Subcommands) -> Result<ExitCode, CliError> {
 }
 
 fn add(arguments: &AddArguments) -> Result<ExitCode, CliError> {
-    let AddArguments { name, id, base_port, advertise, common } = arguments;
+    let AddArguments { name, id: given_id, base_port, advertise, common } = arguments;
     let dir = common.target.cluster_dir()?;
     let client = common.target.admin(TIMEOUT)?;
     let known: Body = client.get(PATH, &[])?;
     let next = known.regions.iter().map(|entry| entry.id).max().unwrap_or_default().saturating_add(1);
-    let id = known.regions.iter().find(|entry| entry.name == *name).map_or(id.unwrap_or(next), |it| it.id);
+    let id =
+        known.regions.iter().find(|entry| entry.name == *name).map_or(given_id.unwrap_or(next), |it| it.id);
     let region = RegionId::new(id)
         .map_err(|_| CliError::new(Exit::Conflict, "every region id up to 1023 was used"))?;
     // Refused before anything is written: a file of a region that can never be would be in the way.
@@ -201,6 +223,22 @@ fn add(arguments: &AddArguments) -> Result<ExitCode, CliError> {
             "region `{name}` or id {id} was removed and may return only as new: under another name and id"
         );
         return Err(CliError::new(Exit::Conflict, text).code("precondition"));
+    }
+    // The running regions may know of more than these files.
+    let clash = known.regions.iter().find_map(|entry| match (entry.name == *name, entry.id == id) {
+        (true, _) if given_id.is_some_and(|given| given != entry.id) => {
+            Some(format!("region `{name}` is a member already, with id {}", entry.id))
+        }
+        (true, _) if advertise.as_ref().is_some_and(|given| *given != entry.advertise) => {
+            Some(format!("region `{name}` is a member already, reached at {}", entry.advertise))
+        }
+        (false, true) => {
+            Some(format!("id {id} is region `{}`'s; an id belongs to one region for ever", entry.name))
+        }
+        _ => None,
+    });
+    if let Some(text) = clash {
+        return Err(CliError::new(Exit::Conflict, text).code("precondition").applied(Applied::No));
     }
     let options = AddOptions {
         dir: dir.clone(),
@@ -216,13 +254,29 @@ fn add(arguments: &AddArguments) -> Result<ExitCode, CliError> {
         CliError::new(Exit::ConfigInvalid, format!("region `{name}` is not in the files it was written to"))
     })?;
     let body = json!({ "action": "add", "name": name, "id": added.id.get(), "advertise": added.advertise });
-    let done = change(common, &body)?;
+    let done = change(&common.target, common, &body)?;
     note(&format!("\nnext:\n  tombolo serve --cluster {} --region {name}", dir.display()));
     Ok(done)
 }
 
-fn change(common: &Common, body: &Value) -> Result<ExitCode, CliError> {
-    let raw = common.target.admin(TIMEOUT)?.write(PATH, body)?;
+/// What only the region itself may be asked, by this command: it is, unless another one is named.
+fn change_at(name: &str, common: &Common, body: &Value, command: &str) -> Result<ExitCode, CliError> {
+    let client = common.target.or_first(|region| region == name)?.admin(TIMEOUT)?;
+    let is_other = client.region().is_some_and(|region| region != name);
+    let raw = client.write(PATH, body).map_err(|error: CliError| {
+        if is_other && error.is_conflict() {
+            error.next(format!("{command} --region {name}"))
+        } else if !is_other && error.is_unreachable() {
+            error.next(format!("start it, or, if it is gone for good: tombolo region remove {name} --dead"))
+        } else {
+            error
+        }
+    })?;
+    show(common, raw)
+}
+
+fn change(target: &TargetOptions, common: &Common, body: &Value) -> Result<ExitCode, CliError> {
+    let raw = target.admin(TIMEOUT)?.write(PATH, body)?;
     show(common, raw)
 }
 
