@@ -47,6 +47,9 @@ pub(crate) fn redo_journals(
     Ok(quarantined.collect())
 }
 
+/// What is said of damage to batches that the checkpoint has taken in.
+const COVERED: &str = "the checkpoint covers it, so nothing of the state is missing";
+
 /// Recovers one shard: the newest checkpoint that reads, then every batch behind it. Blocks.
 pub(crate) fn recover(
     disk: &FileDisk,
@@ -95,8 +98,11 @@ pub(crate) fn recover(
             raise(
                 "rot",
                 format!(
-                    "{} is damaged at byte {}{lost}: {}; {missing}",
-                    damage.path, damage.offset, damage.reason
+                    "{} is damaged at byte {}{lost}: {}; {}",
+                    damage.path,
+                    damage.offset,
+                    damage.reason,
+                    if damage.is_covered { COVERED } else { missing }
                 ),
             );
             losses.extend(damage.lost.map(|(first, last)| Loss { log: damage.log, first, last }));

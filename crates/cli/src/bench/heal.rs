@@ -95,11 +95,11 @@ pub(crate) struct Arguments {
         value_parser = clap::value_parser!(u8).range(1..=100))]
     rounds: u8,
     /// With --ops: exit with 8 if the median of `heal_ms` is above this
-    #[arg(long, value_name = "X", requires = "ops")]
+    #[arg(long, value_name = "X", requires = "ops", value_parser = bound)]
     assert_heal_ms: Option<f64>,
     /// With --ops: exit with 8 if more than this many bytes are shipped for each that changed: of an op its key, and a delta
     /// of 8 bytes or the value with its stamp
-    #[arg(long, value_name = "X", requires = "ops")]
+    #[arg(long, value_name = "X", requires = "ops", value_parser = bound)]
     assert_shipped_ratio: Option<f64>,
     #[command(flatten)]
     pub(crate) load: LoadSettings,
@@ -326,6 +326,14 @@ mod tests {
         assert_eq!(timeout(&["--cut-seconds", "300"]), 300.0);
         assert_eq!(timeout(&["--cut-seconds", "3600"]), 600.0);
         assert_eq!(timeout(&["--cut-seconds", "300", "--timeout-seconds", "9"]), 9.0);
+    }
+
+    #[test]
+    fn a_bound_that_nothing_can_be_above_is_refused() {
+        for option in ["--assert-heal-ms", "--assert-shipped-ratio"] {
+            let with = |bound: &str| Line::try_parse_from(["heal", "--ops", "100", option, bound]).is_ok();
+            assert_eq!([with("2.5"), with("NaN"), with("inf")], [true, false, false], "{option}");
+        }
     }
 
     #[test]

@@ -69,15 +69,18 @@ struct Laggard {
 }
 
 impl Answer {
-    /// Whether the regions have it; the error names those that have not.
+    /// Whether the regions have the write; the error names those that have not.
     pub(super) fn check(&self) -> Result<(), CliError> {
+        self.check_or("the write is safe where it was answered; await it again")
+    }
+
+    fn check_or(&self, next: &str) -> Result<(), CliError> {
         if self.reached {
             return Ok(());
         }
         let names: Vec<&str> = self.laggards.iter().map(|laggard| laggard.region.as_str()).collect();
         let text = format!("not reached in {:.0} ms; not there yet: {}", self.waited_ms, names.join(", "));
-        Err(CliError::new(Exit::Laggards, text)
-            .next("the write is safe where it was answered; await it again"))
+        Err(CliError::new(Exit::Laggards, text).next(next))
     }
 
     pub(super) fn waited_ms(&self) -> f64 {
@@ -101,7 +104,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, CliError> {
         Format::Json => print_json(&with_schema(raw, "tombolo.await/v1"))?,
         Format::Human => print(&human(&answer))?,
     }
-    answer.check()?;
+    match arguments.revision {
+        Some(_) => answer.check_or("see who lacks it: tombolo region list; or await it again")?,
+        None => answer.check()?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
