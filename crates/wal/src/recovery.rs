@@ -34,8 +34,8 @@ pub enum DamageKind {
     /// this, and so does rot in the last synced group: nobody can tell from the file. Quarantined; peers that hold
     /// the range settle it, and where none does, nothing of it had left this region.
     ///
-    /// Or the log ends in it, before the end that the checkpoint knows: rot, or the power went between the checkpoint
-    /// with a difference, which covers it, and the files' going on behind that. Nothing of the state is missing.
+    /// Or only the checkpoint says that it was durable: rot, or the power went between the checkpoint with a difference,
+    /// which covers it, and the files' going on behind that. Nothing of the state is missing.
     Suspect,
     /// At or before another durable mark, or bytes that no power cut makes: quarantined; the range must come from peers.
     Rot,
@@ -473,10 +473,7 @@ impl Survey {
         for found in &self.breaks {
             let is_followed = found.resumed_at.is_some_and(|seq| seq > found.seq);
             let is_covered = found.seq <= known;
-            let kind = if found.reason.is_conclusive()
-                || found.seq <= mark
-                || is_covered && found.resumed_at.is_some()
-            {
+            let kind = if found.reason.is_conclusive() || found.seq <= mark {
                 DamageKind::Rot
             } else if found.resumed_at.is_some() || is_covered {
                 DamageKind::Suspect
