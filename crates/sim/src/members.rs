@@ -147,9 +147,10 @@ impl World {
     }
 
     fn remove_at(&mut self, gone: usize, at: usize) -> Checked {
-        // It may not have heard of a region that came lately.
+        // It may not have heard of regions that came lately: the operator, who has, adds them there first. An heir that
+        // does not know a member would not wait for what that holds.
         let mut news = self.nodes[at].document.clone();
-        news.join(&declared([gone]));
+        news.join(&declared(self.remaining().into_iter().chain([gone])));
         news.set(&name_of(gone), Standing::Removed).map_err(|error| error.to_string())?;
         self.learn(at, &news)
     }
