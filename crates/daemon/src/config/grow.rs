@@ -153,14 +153,20 @@ fn replace(path: &Path, text: &str) -> Result<(), InitError> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_region_is_declared_with_its_file_and_certificate_once() {
+    /// The files of regions `a` and `b`, gone with the first.
+    fn cluster() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cluster");
         let regions = vec!["a".to_owned(), "b".to_owned()];
         let options =
             InitOptions { dir: path.clone(), regions, base_port: 7_400, shards: Some(2), dev: true };
         init(options).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn a_region_is_declared_with_its_file_and_certificate_once() {
+        let (_dir, path) = cluster();
         let add = |name: &str, id| AddOptions {
             dir: path.clone(),
             name: name.to_owned(),
@@ -199,12 +205,7 @@ mod tests {
 
     #[test]
     fn a_region_that_is_refused_leaves_every_file_as_it_was() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("cluster");
-        let regions = vec!["a".to_owned(), "b".to_owned()];
-        let options =
-            InitOptions { dir: path.clone(), regions, base_port: 7_400, shards: Some(2), dev: true };
-        init(options).unwrap();
+        let (_dir, path) = cluster();
         let before = content(&path);
         let add = |name: &str, id, base_port, advertise: Option<&str>| {
             let id = RegionId::new(id).unwrap();

@@ -2,9 +2,8 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tombolo_transport::{Hub, InProcess, InProcessLink};
-
 use tombolo_codec::decode_peer;
+use tombolo_transport::{Hub, InProcess, InProcessLink};
 
 use super::*;
 use crate::findings::Findings;
