@@ -29,6 +29,17 @@ fn reader(mut node: Node, end: u64) -> Node {
     node
 }
 
+/// Both, of which region 2 lacks the last three batches.
+fn nearly_level() -> (Node, Node) {
+    let one = writer();
+    let mut two = reader(Node::open(options(2, 2, &[1, 2]), None, &[]), 21);
+    for batch in &one.appended[..18] {
+        two.remote(1, 1, batch);
+    }
+    two.durable(position(1, 1, 18));
+    (one, two)
+}
+
 pub(crate) fn tell(node: &mut Node, from: u16, message: PeerMessage) -> String {
     let (_, input) = Input::said(region(from), Link(1), message).expect("it is for a shard");
     node.handle(input)
@@ -90,13 +101,7 @@ fn a_region_that_lacks_what_nobody_keeps_takes_the_difference_and_goes_on_behind
 
 #[test]
 fn only_what_differs_is_sent() {
-    let (mut one, mut two) = (writer(), Node::open(options(2, 2, &[1, 2]), None, &[]));
-    let all = one.appended.clone();
-    two = reader(two, 21);
-    for batch in &all[..18] {
-        two.remote(1, 1, batch);
-    }
-    two.durable(position(1, 1, 18));
+    let (mut one, mut two) = nearly_level();
     one.said.clear();
     two.said.clear();
     tell(&mut two, 1, PeerMessage::NotRetained { log: log(1, 1), from: Seq(19) });
@@ -248,13 +253,7 @@ fn what_few_bytes_of_digests_take_for_the_same_is_noticed_and_looked_for_with_al
 
 #[test]
 fn a_digest_that_contradicts_its_entries_is_told_and_the_rest_is_installed() {
-    let (mut one, mut two) = (writer(), Node::open(options(2, 2, &[1, 2]), None, &[]));
-    let all = one.appended.clone();
-    two = reader(two, 21);
-    for batch in &all[..18] {
-        two.remote(1, 1, batch);
-    }
-    two.durable(position(1, 1, 18));
+    let (mut one, mut two) = nearly_level();
     // It changes behind the digest that is kept, in a leaf that is compared.
     assert!(two.replica.damage_counter(TenantId::DEFAULT, b"views:1", 5));
     one.said.clear();
