@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use quinn::{
-    Connection, ConnectionError, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime,
-    TransportErrorCode, VarInt,
+    Connection, ConnectionError, Endpoint, EndpointConfig, Incoming, ServerConfig, TransportErrorCode, VarInt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::gathering::GatheringRuntime;
 use crate::settings::{self, SOCKET_BUFFER_BYTES};
 use crate::{Identity, LinkError, Refusal, TransportError};
 
@@ -51,7 +51,7 @@ fn open_with(
 ) -> Result<Endpoint, TransportError> {
     let bound = |error: io::Error| TransportError::Bind { address, detail: error.to_string() };
     let socket = socket(address).map_err(bound)?;
-    Endpoint::new(config, server, socket, Arc::new(TokioRuntime)).map_err(bound)
+    Endpoint::new(config, server, socket, Arc::new(GatheringRuntime)).map_err(bound)
 }
 
 fn socket(address: SocketAddr) -> io::Result<std::net::UdpSocket> {

@@ -16,6 +16,7 @@ mod bbr;
 mod client;
 mod endpoint;
 mod frame;
+mod gathering;
 mod identity;
 mod in_process;
 mod link;

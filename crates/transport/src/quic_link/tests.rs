@@ -68,3 +68,33 @@ async fn a_stream_without_its_first_byte_holds_up_no_other() {
     near.send(Channel::Lane(5), vec![Frame::new(1, &b"x"[..])]).await.unwrap();
     assert_eq!(far.recv(Channel::Lane(5)).await.unwrap().body, "x");
 }
+
+/// One worker, as what counts is the order in which it runs its tasks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_all_lanes_write_in_a_moment_leaves_in_few_packets() {
+    let (_a, _b, near, far) = joined().await;
+    let lanes = || (0..crate::LANES_MAX).map(Channel::Lane);
+    let frame = || vec![Frame::new(1, vec![7; 10])];
+    for lane in lanes() {
+        near.send(lane, frame()).await.unwrap();
+        far.recv(lane).await.unwrap();
+    }
+    let mut counts = Vec::new();
+    for _ in 0..10 {
+        let (before, speaker) = (near.stats().sent_packets, near.clone());
+        let spoken = tokio::spawn(async move {
+            for lane in lanes() {
+                let speaker = speaker.clone();
+                tokio::spawn(async move { speaker.send(lane, frame()).await.unwrap() });
+            }
+        });
+        spoken.await.unwrap();
+        for lane in lanes() {
+            far.recv(lane).await.unwrap();
+        }
+        counts.push(near.stats().sent_packets - before);
+    }
+    // Acknowledgements count too. Without stepping back each lane has a packet of its own.
+    counts.sort_unstable();
+    assert!(counts[counts.len() / 2] <= 6, "packets for {} frames: {counts:?}", crate::LANES_MAX);
+}
