@@ -2,8 +2,8 @@
 //!
 //! N commit threads own the stores, shard s belongs to thread s mod N; one thread reads (from views that no sync holds
 //! up), one writes checkpoints. Callers only put things into bounded inboxes and are told the outcome by callback. A
-//! group is what has come in while the last one was synced: there is no timer that collects. Start at
-//! [`Committer::start`]; what a thread does with a group is in `group.rs`.
+//! group is what has come in while the last one was synced; only what nobody here waits for gathers for a moment
+//! ([`FOLLOWED_GATHER`]). Start at [`Committer::start`]; what a thread does with a group is in `group.rs`.
 
 mod inbox;
 
@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tombolo_causality::{LogId, Seq, ShardId};
+use tombolo_causality::{LogId, RegionId, Seq, ShardId};
 use tombolo_codec::Batch;
 
-use self::inbox::Inbox;
 pub use self::inbox::Refused;
+use self::inbox::{Inbox, WokenBy};
 use crate::checkpoint::write_checkpoint;
 use crate::disk::{Disk, DiskError, forward_disk};
 use crate::error::WalError;
@@ -31,13 +31,16 @@ const RETRY_EVERY: Duration = Duration::from_millis(100);
 const ASYNC_SYNC_EVERY: Duration = Duration::from_secs(1);
 /// A commit thread with nothing to do looks up this often.
 const IDLE_WAIT: Duration = Duration::from_secs(1);
+/// How long what other regions wrote gathers before it is synced: nobody here waits for it, and it comes in many pieces,
+/// one a log. What a caller here waits for ends the wait.
+const FOLLOWED_GATHER: Duration = Duration::from_millis(1);
 /// Errands may wait beyond the batches' bound, so that pruning gets through when the disk is full.
 const ERRANDS_COUNT_MAX: usize = 1_024;
 
 /// When batches are synced. Whatever it is, only synced ones are reported durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// At once; the batches that come in during a sync share the next one.
+    /// At once; the batches that come in during a sync share the next one. Those of other regions gather a millisecond.
     Sync,
     /// At most this late; batches are reported staged before.
     Interval(Duration),
@@ -159,6 +162,7 @@ pub struct NotStopped {
 
 /// The handle; share it through `Arc`. Dropping it lets the threads finish what they have and end.
 pub struct Committer {
+    region: RegionId,
     commits: Vec<Arc<Inbox<Work>>>,
     reads: Arc<Inbox<Errand>>,
     checkpoints: Arc<Inbox<Errand>>,
@@ -206,6 +210,7 @@ impl Committer {
         let errands = || Arc::new(Inbox::new(ERRANDS_COUNT_MAX, usize::MAX));
         let (reads, checkpoints) = (errands(), errands());
         let committer = Self {
+            region: settings.wal.region,
             commits,
             reads: Arc::clone(&reads),
             checkpoints: Arc::clone(&checkpoints),
@@ -219,6 +224,7 @@ impl Committer {
                 on_event: Arc::clone(&on_event),
                 views: Arc::clone(&views),
                 dirty_since: None,
+                has_own: false,
                 tried_at: None,
             };
             committer.spawn(format!("wal-commit-{number}"), move || thread.run())?;
@@ -259,8 +265,11 @@ impl Committer {
     ///
     /// Errors: [`Refused`] with the batch; never waits.
     pub fn try_append(&self, batch: Batch) -> Result<(), Refused<Batch>> {
-        let (shard, bytes) = (batch.header().log.shard, batch.bytes().len());
-        self.commit_inbox(shard).push(Work::Append(batch), bytes, 0).map_err(|refused| match refused {
+        let (log, bytes) = (batch.header().log, batch.bytes().len());
+        let (inbox, work) = (self.commit_inbox(log.shard), Work::Append(batch));
+        let is_own = log.region == self.region;
+        let pushed = if is_own { inbox.push(work, bytes, 0) } else { inbox.push_patient(work, bytes) };
+        pushed.map_err(|refused| match refused {
             Refused::Full(Work::Append(batch)) => Refused::Full(batch),
             Refused::Stopped(Work::Append(batch)) => Refused::Stopped(batch),
             _ => unreachable!("what was handed in comes back"),
@@ -328,16 +337,22 @@ struct CommitThread<D: Disk> {
     on_event: Arc<dyn Fn(CommitEvent) + Send + Sync>,
     views: Views,
     dirty_since: Option<Instant>,
+    /// Whether a caller of this region waits for the next sync.
+    has_own: bool,
     tried_at: Option<Instant>,
 }
 
 impl<D: Disk + Clone> CommitThread<D> {
     fn run(mut self) {
         loop {
-            let (works, is_over) = self.inbox.take(self.wait(), self.settings.group_bytes_max);
+            let (within, woken_by) = self.wait();
+            let (works, is_over) = self.inbox.take(within, woken_by, self.settings.group_bytes_max);
             for work in works {
                 match work {
-                    Work::Append(batch) => self.group.append(batch, &mut |event| (self.on_event)(event)),
+                    Work::Append(batch) => {
+                        self.has_own |= batch.header().log.region == self.settings.wal.region;
+                        self.group.append(batch, &mut |event| (self.on_event)(event));
+                    }
                     Work::Errand(errand) => self.run_errand(errand),
                 }
             }
@@ -359,16 +374,20 @@ impl<D: Disk + Clone> CommitThread<D> {
 
     fn sync_delay(&self) -> Duration {
         match self.settings.durability {
-            Durability::Sync => Duration::ZERO,
+            Durability::Sync if self.has_own => Duration::ZERO,
+            Durability::Sync => FOLLOWED_GATHER,
             Durability::Interval(delay) => delay,
             Durability::Async => ASYNC_SYNC_EVERY,
         }
     }
 
-    fn wait(&self) -> Duration {
+    /// How long the thread may sleep, and what ends that earlier.
+    fn wait(&self) -> (Duration, WokenBy) {
         let until_sync = self.dirty_since.map(|since| self.sync_delay().saturating_sub(since.elapsed()));
         let until_retry = self.tried_at.map(|tried| RETRY_EVERY.saturating_sub(tried.elapsed()));
-        IDLE_WAIT.min(until_sync.unwrap_or(IDLE_WAIT)).min(until_retry.unwrap_or(IDLE_WAIT))
+        let is_gathering = self.dirty_since.is_some() && self.settings.durability == Durability::Sync;
+        let within = IDLE_WAIT.min(until_sync.unwrap_or(IDLE_WAIT)).min(until_retry.unwrap_or(IDLE_WAIT));
+        (within, if is_gathering { WokenBy::Urgent } else { WokenBy::Any })
     }
 
     fn retry_if_due(&mut self) {
@@ -394,7 +413,7 @@ impl<D: Disk + Clone> CommitThread<D> {
     }
 
     fn sync(&mut self) {
-        self.dirty_since = None;
+        (self.dirty_since, self.has_own) = (None, false);
         if !self.group.is_dirty() {
             return;
         }
@@ -502,7 +521,7 @@ fn read<D: Disk>(
 
 fn serve(inbox: &Inbox<Errand>, mut run: impl FnMut(Errand)) {
     loop {
-        let (errands, is_over) = inbox.take(IDLE_WAIT, usize::MAX);
+        let (errands, is_over) = inbox.take(IDLE_WAIT, WokenBy::Any, usize::MAX);
         errands.into_iter().for_each(&mut run);
         if is_over {
             return;
