@@ -104,6 +104,12 @@ pub enum MembershipError {
         /// Which.
         region: RegionId,
     },
+    /// Writes need at least one region that takes them.
+    #[error("region {0} is the last one that takes writes: it cannot be drained")]
+    Last(String),
+    /// A region leaves only as it was looked at: undone since, it may have acknowledged more writes.
+    #[error("the draining of region {0} was undone meanwhile: nothing was changed; look again")]
+    Undone(String),
     /// An id or a name is in use.
     #[error("region {region} is `{name}` already")]
     Taken {
@@ -218,6 +224,32 @@ impl Membership {
             entry.version = entry.version.saturating_add(1);
         }
         Ok(entry.region)
+    }
+
+    /// A region drains: it takes no more writes.
+    ///
+    /// Errors: [`MembershipError::Last`] if no other is left that takes them, and those of [`Self::set`].
+    pub fn drain(&mut self, name: &str) -> Result<RegionId, MembershipError> {
+        let stays = |entry: &MemberEntry| entry.standing == Standing::Member && entry.name != name;
+        let is_member = self.named(name).is_some_and(|entry| entry.standing == Standing::Member);
+        if is_member && !self.entries.iter().any(stays) {
+            return Err(MembershipError::Last(name.to_owned()));
+        }
+        self.set(name, Standing::Draining)
+    }
+
+    /// A region leaves, if it still drains as it did in `checked`.
+    ///
+    /// Errors: [`MembershipError::Undone`] if it does not.
+    pub fn leave(&mut self, checked: &MemberEntry) -> Result<RegionId, MembershipError> {
+        let is_as_checked = |entry: &MemberEntry| {
+            entry.standing == Standing::Draining
+                && (entry.region, entry.version) == (checked.region, checked.version)
+        };
+        if !self.get(checked.region).is_some_and(is_as_checked) {
+            return Err(MembershipError::Undone(checked.name.clone()));
+        }
+        self.set(&checked.name, Standing::Removed)
     }
 
     /// Notes where a region is reached from now on; no change if it is there, or removed.

@@ -24,36 +24,15 @@ fn refused(error: &MembershipError) -> Reject {
     Reject::new(code, error.to_string())
 }
 
+/// A change of the document, with its refusal in a caller's words.
+fn changed<T>(
+    change: impl FnOnce(&mut Membership) -> Result<T, MembershipError>,
+) -> impl FnOnce(&mut Membership) -> Result<(), Reject> {
+    move |document| change(document).map(drop).map_err(|error| refused(&error))
+}
+
 fn unmet(text: impl Into<String>) -> Reject {
     Reject::new(RejectCode::Precondition, text)
-}
-
-/// A region drains, if another one is left to write to.
-fn drain(document: &mut Membership, name: &str) -> Result<(), Reject> {
-    let stays = |entry: &MemberEntry| entry.standing == Standing::Member && entry.name != name;
-    let is_last = document.named(name).is_some_and(|entry| entry.standing == Standing::Member)
-        && !document.entries().iter().any(stays);
-    if is_last {
-        return Err(unmet(format!("region {name} is the last one that takes writes: it cannot be drained")));
-    }
-    document.set(name, Standing::Draining).map(drop).map_err(|error| refused(&error))
-}
-
-/// A region's going, if it still drains as it did in `checked`: undone since, it may have acknowledged more writes.
-fn leave(checked: MemberEntry) -> impl FnOnce(&mut Membership) -> Result<(), Reject> {
-    move |document| {
-        let name = &checked.name;
-        let is_as_checked = |entry: &MemberEntry| {
-            entry.standing == Standing::Draining
-                && (entry.region, entry.version) == (checked.region, checked.version)
-        };
-        if !document.get(checked.region).is_some_and(is_as_checked) {
-            return Err(unmet(format!(
-                "the draining of region {name} was undone meanwhile: nothing was changed; look again"
-            )));
-        }
-        document.set(name, Standing::Removed).map(drop).map_err(|error| refused(&error))
-    }
 }
 
 impl Region {
@@ -141,13 +120,10 @@ impl Region {
                     let text = format!("`advertise` cannot be `{advertise}`: {reason}; it is HOST:PORT");
                     return Err(Reject::new(RejectCode::Malformed, text));
                 }
-                let add = move |document: &mut Membership| {
-                    document.add(region, &name, &advertise).map_err(|error| refused(&error))
-                };
-                shared.mesh.change(add).await?
+                shared.mesh.change(changed(move |document| document.add(region, &name, &advertise))).await?
             }
             RegionsRequest::Drain { name, undo: false } => {
-                shared.mesh.change(move |document| drain(document, &name)).await?
+                shared.mesh.change(changed(move |document| document.drain(&name))).await?
             }
             RegionsRequest::Drain { name, undo: true } => {
                 self.check_is_own(&self.entry(&name)?, "undo its draining")?;
@@ -169,7 +145,7 @@ impl Region {
                 } else {
                     self.check_is_own(&entry, "remove it")?;
                     self.check_may_go(&entry).await?;
-                    shared.mesh.change(leave(entry)).await?
+                    shared.mesh.change(changed(move |document| document.leave(&entry))).await?
                 }
             }
         };
@@ -194,10 +170,7 @@ impl Region {
     }
 
     async fn set_standing(&self, name: String, standing: Standing) -> Result<bool, Reject> {
-        let set = move |document: &mut Membership| {
-            document.set(&name, standing).map(drop).map_err(|error| refused(&error))
-        };
-        self.shared().mesh.change(set).await
+        self.shared().mesh.change(changed(move |document| document.set(&name, standing))).await
     }
 
     /// This region goes without loss: it takes no more writes, and all others hold all it took.
@@ -315,36 +288,5 @@ impl Region {
         }
         text += ". It can never return under its name. Nothing was changed: add --accept-risk to remove it";
         Err(unmet(text))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_region_leaves_only_as_it_was_looked_at_and_the_last_one_does_not_drain() {
-        let entry = |(id, name): (u16, &str)| {
-            (RegionId::new(id).expect("an id"), name.to_owned(), format!("{name}.example:1"))
-        };
-        let mut drained = Membership::of([(1, "a"), (2, "b")].map(entry));
-        drained.set("b", Standing::Draining).expect("b is a member");
-        let checked = drained.named("b").expect("b is in it").clone();
-        let mut left = drained.clone();
-        leave(checked.clone())(&mut left).expect("it drains as it did");
-        assert!(!left.is_present(checked.region));
-
-        let mut last = drained.clone();
-        let reject = drain(&mut last, "a").expect_err("b drains: nobody else takes writes");
-        assert_eq!((reject.code, &last), (RejectCode::Precondition, &drained));
-        drain(&mut last, "b").expect("it drains already");
-
-        let mut undone = drained;
-        for standing in [Standing::Member, Standing::Draining] {
-            undone.set("b", standing).expect("b is not removed");
-            let before = undone.clone();
-            let reject = leave(checked.clone())(&mut undone).expect_err("its draining was undone");
-            assert_eq!((reject.code, &undone), (RejectCode::Precondition, &before), "{standing:?}");
-        }
     }
 }

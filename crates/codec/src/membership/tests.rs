@@ -121,3 +121,28 @@ fn damage_and_another_cluster_are_refused() {
     assert!(Membership::decode(&bytes[..bytes.len() - 1], ClusterId(7)).is_err());
     assert!(Membership::decode(&[], ClusterId(7)).is_err());
 }
+
+#[test]
+fn a_region_leaves_only_as_it_was_looked_at_and_the_last_one_does_not_drain() {
+    let entry = |(id, name): (u16, &str)| (region(id), name.to_owned(), format!("{name}.example:1"));
+    let mut drained = Membership::of([(1, "a"), (2, "b")].map(entry));
+    drained.drain("b").unwrap();
+    let checked = drained.named("b").unwrap().clone();
+    let mut left = drained.clone();
+    left.leave(&checked).unwrap();
+    assert!(!left.is_present(checked.region));
+
+    let mut last = drained.clone();
+    assert_eq!(last.drain("a"), Err(MembershipError::Last("a".to_owned())), "nobody else takes writes");
+    assert_eq!(last, drained);
+    last.drain("b").unwrap();
+    assert_eq!(last, drained, "it drains already");
+
+    let mut undone = drained;
+    for standing in [Standing::Member, Standing::Draining] {
+        undone.set("b", standing).unwrap();
+        let before = undone.clone();
+        assert_eq!(undone.leave(&checked), Err(MembershipError::Undone("b".to_owned())), "{standing:?}");
+        assert_eq!(undone, before);
+    }
+}
