@@ -180,8 +180,9 @@ pub(crate) struct Found {
     accepted: Accepted,
     /// From when a tick was due until all its signals were answered, by the phase in which it was due.
     acks: Vec<Latencies>,
-    /// From when a signal was due until it was read elsewhere, by place of the other region.
-    pub(crate) visible: BTreeMap<usize, Latencies>,
+    /// From when a signal was due until it was read elsewhere, by the phase in which it was due and the other region's
+    /// place.
+    visible: BTreeMap<(usize, usize), Latencies>,
     /// Samples that could not be read in time.
     pub(crate) unread: u64,
     /// Why the first write or read failed.
@@ -276,7 +277,8 @@ impl Drive {
                 Err(error) => return lock(&found).fail(&error),
             };
             answered.fetch_add(report.accepted, Ordering::Relaxed);
-            lock(&found).answered(&report, phases.at(due), acked);
+            let phase = phases.at(due);
+            lock(&found).answered(&report, phase, acked);
             let Some(place) = sampled.filter(|_| report.accepted > 0) else { return };
             let mut reads = JoinSet::new();
             for (to, client) in others {
@@ -284,7 +286,7 @@ impl Drive {
                 reads.spawn(async move { (to, read_after(&client, keys.at(place), &token, due).await) });
             }
             while let Some(Ok((to, read))) = reads.join_next().await {
-                lock(&found).read(to, read);
+                lock(&found).read((phase, to), read);
             }
         }
     }
@@ -311,6 +313,12 @@ impl Found {
         self.acks.get(phase).cloned().unwrap_or_default()
     }
 
+    /// How soon what was due in one phase was read elsewhere, by place of the other region.
+    pub(crate) fn visible_in(&self, phase: usize) -> impl Iterator<Item = (usize, &Latencies)> {
+        let visible = self.visible.range((phase, 0)..(phase + 1, 0));
+        visible.map(|(&(_, to), latencies)| (to, latencies))
+    }
+
     fn answered(&mut self, report: &FlushReport, phase: usize, acked: Duration) {
         if self.acks.len() <= phase {
             self.acks.resize_with(phase + 1, Latencies::new);
@@ -319,9 +327,9 @@ impl Found {
         self.accepted.take(report);
     }
 
-    fn read(&mut self, to: usize, read: Result<Duration, SdkError>) {
+    fn read(&mut self, place: (usize, usize), read: Result<Duration, SdkError>) {
         match read {
-            Ok(latency) => self.visible.entry(to).or_default().record(latency),
+            Ok(latency) => self.visible.entry(place).or_default().record(latency),
             Err(error) => {
                 self.unread += 1;
                 self.fail(&error);
@@ -368,5 +376,13 @@ mod tests {
         let ms = |latencies: Latencies| (latencies.len(), latencies.max().as_millis());
         assert_eq!([0, 1, 2].map(|phase| ms(found.acks_in(phase))), [(1, 2), (2, 3), (0, 0)]);
         assert_eq!(ms(found.acks()), (3, 3));
+        // So does what was read elsewhere.
+        for (place, ms) in [((0, 2), 1), ((1, 0), 2), ((1, 2), 3)] {
+            found.read(place, Ok(Duration::from_millis(ms)));
+        }
+        let read = |phase| {
+            found.visible_in(phase).map(|(to, read)| (to, read.max().as_millis())).collect::<Vec<_>>()
+        };
+        assert_eq!([read(0), read(1), read(2)], [vec![(2, 1)], vec![(0, 2), (2, 3)], vec![]]);
     }
 }

@@ -1,7 +1,8 @@
 //! `bench replicate`: an open loop at a fixed rate, and how soon each write is readable in every other region.
 //!
 //! The load is `open_loop.rs`: `ack_ms` is from when a millisecond's signals were due until the last of them was
-//! answered, `visible_ms` until a sampled one was read in each other region after its token.
+//! answered, `visible_ms` until a sampled one was read in each other region after its token. What is due while it warms
+//! up is written, counted and compared like the rest, but not timed: the first write of each shard makes files.
 
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ pub(crate) struct Arguments {
     /// For how many seconds
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
+    /// Seconds before these, whose latencies do not count
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=3_600))]
+    warm_up: u32,
     /// Exit with 8 if the 99th percentile of `visible_ms` is above this
     #[arg(long, value_name = "X")]
     assert_p99_ms: Option<f64>,
@@ -35,6 +39,9 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) regions: RegionSettings,
 }
+
+/// The phase of the load that is timed, behind the one in which it warms up.
+const TIMED: usize = 1;
 
 /// One pair of regions in the report.
 #[derive(Debug, Serialize)]
@@ -50,8 +57,11 @@ pub(crate) async fn measure(arguments: &Arguments, regions: &Regions) -> Result<
     let load = &arguments.load;
     let bed = Bed::make(regions, load).await?;
     let meter = Meter::start(regions).await;
-    let duration = Duration::from_secs(arguments.seconds.into());
+    let warm_up = Duration::from_secs(arguments.warm_up.into());
+    let duration = warm_up + Duration::from_secs(arguments.seconds.into());
     let load_run = OpenLoop::start(&bed, load, arguments.rate, duration, Sampling::Reads);
+    tokio::time::sleep(warm_up).await;
+    load_run.next_phase();
     let (accepted, found) = load_run.join(&bed.names).await?;
     let mut settled = bed.converge(&accepted, meter.started()).await?;
     let signals: u64 = accepted.iter().map(|accepted| accepted.signals).sum();
@@ -66,10 +76,10 @@ pub(crate) async fn measure(arguments: &Arguments, regions: &Regions) -> Result<
     report.timeouts += found.iter().map(|found| found.unread).sum::<u64>();
     let (mut acks, mut visible, mut pairs) = (Latencies::new(), Latencies::new(), Vec::new());
     for (from, found) in bed.names.iter().zip(&found) {
-        acks.merge(&found.acks());
-        for (to, latencies) in &found.visible {
+        acks.merge(&found.acks_in(TIMED));
+        for (to, latencies) in found.visible_in(TIMED) {
             visible.merge(latencies);
-            let (to, visible_ms) = (bed.names[*to].as_str(), latencies.summary());
+            let (to, visible_ms) = (bed.names[to].as_str(), latencies.summary());
             pairs.push(Pair { from, to, samples: latencies.len(), visible_ms });
         }
     }
@@ -82,6 +92,7 @@ pub(crate) async fn measure(arguments: &Arguments, regions: &Regions) -> Result<
     report.set("dist", load.dist.name());
     report.set("keys", load.keys);
     report.set("seconds", arguments.seconds);
+    report.set("warm_up_seconds", arguments.warm_up);
     report.set("rate", arguments.rate);
     report.set("signals", signals);
     report.set("samples", visible.len());
