@@ -2,14 +2,14 @@
 //!
 //! A connection's driver is woken by the first write on any of its streams. Were it polled at once, each of the batches
 //! that sixteen shards have for a peer in the same moment would leave in a datagram of its own, and cost both sides a
-//! system call, a packet and a chain of wake-ups. So a driver that is woken steps back once, behind the tasks that are
-//! ready to run: what they write leaves in one go, and what arrives meanwhile is taken in one go. On an idle machine
-//! nothing is ready and nothing is waited for.
+//! system call, a packet and a chain of wake-ups. So a driver that is woken goes to the end of the queue once, behind the
+//! tasks that are ready to run: what they write leaves in one go, and what arrives meanwhile is taken in one go. That is
+//! one pass through the queue at most; any free worker may run the driver before, as then nobody is held up.
 
 use std::future::Future;
 use std::io;
 use std::net::UdpSocket;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -49,13 +49,11 @@ impl Future for SteppingBack {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        // Another wake-up in between only ends the wait sooner.
         if !self.has_stepped_back {
             self.has_stepped_back = true;
-            // It wakes this task once the others that are ready have had their turn.
-            let stepped_back = pin!(tokio::task::yield_now()).poll(context);
-            if stepped_back.is_pending() {
-                return Poll::Pending;
-            }
+            context.waker().wake_by_ref();
+            return Poll::Pending;
         }
         self.has_stepped_back = false;
         self.driver.as_mut().poll(context)

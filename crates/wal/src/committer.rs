@@ -2,8 +2,8 @@
 //!
 //! N commit threads own the stores, shard s belongs to thread s mod N; one thread reads (from views that no sync holds
 //! up), one writes checkpoints. Callers only put things into bounded inboxes and are told the outcome by callback. A
-//! group is what has come in while the last one was synced; only what nobody here waits for gathers for a moment
-//! ([`FOLLOWED_GATHER`]). Start at [`Committer::start`]; what a thread does with a group is in `group.rs`.
+//! group is what has come in while the last one was synced; only what other regions wrote gathers for a moment
+//! ([`OTHERS_GATHER`]). Start at [`Committer::start`]; what a thread does with a group is in `group.rs`.
 
 mod inbox;
 
@@ -31,9 +31,9 @@ const RETRY_EVERY: Duration = Duration::from_millis(100);
 const ASYNC_SYNC_EVERY: Duration = Duration::from_secs(1);
 /// A commit thread with nothing to do looks up this often.
 const IDLE_WAIT: Duration = Duration::from_secs(1);
-/// How long what other regions wrote gathers before it is synced: nobody here waits for it, and it comes in many pieces,
-/// one a log. What a caller here waits for ends the wait.
-const FOLLOWED_GATHER: Duration = Duration::from_millis(1);
+/// How long what other regions wrote gathers before it is synced: it comes in many pieces, one a log. No write here waits
+/// for it, but reads behind another region's token and barriers come this much later. A write here ends the wait.
+const OTHERS_GATHER: Duration = Duration::from_millis(1);
 /// Errands may wait beyond the batches' bound, so that pruning gets through when the disk is full.
 const ERRANDS_COUNT_MAX: usize = 1_024;
 
@@ -337,7 +337,8 @@ struct CommitThread<D: Disk> {
     on_event: Arc<dyn Fn(CommitEvent) + Send + Sync>,
     views: Views,
     dirty_since: Option<Instant>,
-    /// Whether a caller of this region waits for the next sync.
+    /// Whether something this region wrote waits for the next sync. A full disk may blur it: that costs a sync, or a
+    /// millisecond.
     has_own: bool,
     tried_at: Option<Instant>,
 }
@@ -375,7 +376,7 @@ impl<D: Disk + Clone> CommitThread<D> {
     fn sync_delay(&self) -> Duration {
         match self.settings.durability {
             Durability::Sync if self.has_own => Duration::ZERO,
-            Durability::Sync => FOLLOWED_GATHER,
+            Durability::Sync => OTHERS_GATHER,
             Durability::Interval(delay) => delay,
             Durability::Async => ASYNC_SYNC_EVERY,
         }

@@ -138,6 +138,7 @@ mod tests {
         assert!(started.elapsed() >= within, "it was woken for what may wait");
         inbox.push_patient(2, 10).unwrap();
         assert_eq!(inbox.take(LONG, WokenBy::Any, 1_024), (vec![2], false));
+        assert!(started.elapsed() < LONG, "it slept over what was there");
     }
 
     #[test]
@@ -148,11 +149,17 @@ mod tests {
                 let started = std::time::Instant::now();
                 (inbox.take(LONG, WokenBy::Urgent, 1_024), started.elapsed())
             });
+            let is_asleep = || locked(&inbox.state).sleeps_for.is_some();
+            while !is_asleep() {
+                std::thread::yield_now();
+            }
             inbox.push_patient(1, 10).unwrap();
+            assert!(is_asleep(), "it was woken for what may wait");
             inbox.push(2, 10, 0).unwrap();
             let ((items, is_over), took) = taken.join().unwrap();
             assert!(items == [1, 2] && !is_over && took < LONG, "{items:?} after {took:?}");
         });
+        let started = std::time::Instant::now();
         // What is left of a group that was too long is as urgent as before.
         inbox.push(3, 10, 0).unwrap();
         inbox.push_patient(4, 10).unwrap();
@@ -160,5 +167,6 @@ mod tests {
         assert_eq!(inbox.take(LONG, WokenBy::Urgent, 10), (vec![4], false));
         inbox.close();
         assert_eq!(inbox.take(LONG, WokenBy::Urgent, 10), (vec![], true));
+        assert!(started.elapsed() < LONG, "it slept over what was there");
     }
 }

@@ -101,6 +101,60 @@ fn batches_of_all_shards_become_durable_are_read_pruned_and_found_again() {
     assert_eq!((count, found.0.log(pens[0].log).unwrap().end().seq), (50, Seq(50)));
 }
 
+fn synced_logs(events: &[CommitEvent]) -> Vec<usize> {
+    let count = |event: &CommitEvent| match event {
+        CommitEvent::Synced { logs_count, .. } => Some(*logs_count),
+        _ => None,
+    };
+    events.iter().filter_map(count).filter(|count| *count > 0).collect()
+}
+
+#[test]
+fn what_another_region_wrote_gathers_for_a_moment_and_goes_with_what_is_written_here() {
+    let (committer, events) = start(&shared(), Durability::Sync, |_| {});
+    let (mut own, mut others) = (pen(0), Pen::new(LogId { shard: ShardId(1), ..log_of(2) }));
+    let started = Instant::now();
+    committer.try_append(others.next(10)).unwrap();
+    wait_for(&events, is_durable(others.log, 1));
+    let took = started.elapsed();
+    assert!(took >= OTHERS_GATHER && took < IDLE_WAIT, "it took {took:?}");
+    // The thread may be slow to begin, so one of many is enough: both in one sync, before the moment is over.
+    let together = (2..200).any(|seq| {
+        while events.recv_timeout(Duration::from_millis(5)).is_ok() {}
+        committer.try_append(others.next(10)).unwrap();
+        committer.try_append(own.next(10)).unwrap();
+        let mut seen = wait_for(&events, is_durable(others.log, seq));
+        seen.extend(wait_for(&events, |event| matches!(event, CommitEvent::Synced { .. })));
+        synced_logs(&seen) == [2]
+    });
+    assert!(together, "a write of this region never took along what gathered");
+    committer.shutdown(LONG).unwrap();
+}
+
+#[test]
+fn shutdown_and_a_jump_ahead_sync_what_gathers() {
+    let disk = shared();
+    let (committer, events) = start(&disk, Durability::Sync, |_| {});
+    let mut others = Pen::new(log_of(2));
+    committer.try_append(others.next(10)).unwrap();
+    let end = KnownEnd { seq: Seq(9), ..others.end };
+    let log = others.log;
+    assert_eq!(ask(&committer, |reply| Errand::Advance { log, end, reply }), Ok(()));
+    let mut last = Pen::new(LogId { shard: ShardId(3), ..log_of(2) });
+    committer.try_append(last.next(10)).unwrap();
+    committer.shutdown(LONG).unwrap();
+    wait_for(&events, is_durable(last.log, 1));
+    disk.lock().unwrap().power_loss(1);
+    for found in [log, last.log] {
+        let mut seqs = Vec::new();
+        Store::open(disk.clone(), settings(1 << 20), found.shard, &BTreeMap::new(), &mut |batch| {
+            seqs.push(batch.header().seq);
+        })
+        .unwrap();
+        assert_eq!(seqs, [Seq(1)], "{found:?}");
+    }
+}
+
 #[test]
 fn interval_reports_staged_first_and_durable_only_after_its_time() {
     let (committer, events) = start(&shared(), Durability::Interval(Duration::from_millis(150)), |_| {});
