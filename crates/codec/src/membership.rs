@@ -107,9 +107,11 @@ pub enum MembershipError {
     /// Writes need at least one region that takes them.
     #[error("region {0} is the last one that takes writes: it cannot be drained")]
     Last(String),
-    /// A region leaves only as it was looked at: undone since, it may have acknowledged more writes.
-    #[error("the draining of region {0} was undone meanwhile: nothing was changed; look again")]
-    Undone(String),
+    /// A region leaves only as it was looked at: it may have taken writes since.
+    #[error(
+        "region {0} was changed meanwhile, its draining may have been undone: nothing was changed; look again"
+    )]
+    Changed(String),
     /// An id or a name is in use.
     #[error("region {region} is `{name}` already")]
     Taken {
@@ -226,7 +228,8 @@ impl Membership {
         Ok(entry.region)
     }
 
-    /// A region drains: it takes no more writes.
+    /// A region drains: it takes no more writes. Whether others do is looked at in this copy: two that drain in two places
+    /// at once may leave none until one is undone.
     ///
     /// Errors: [`MembershipError::Last`] if no other is left that takes them, and those of [`Self::set`].
     pub fn drain(&mut self, name: &str) -> Result<RegionId, MembershipError> {
@@ -238,18 +241,23 @@ impl Membership {
         self.set(name, Standing::Draining)
     }
 
-    /// A region leaves, if it still drains as it did in `checked`.
+    /// A region leaves, if it still drains as it did in `checked`; one that has left stays so.
     ///
-    /// Errors: [`MembershipError::Undone`] if it does not.
+    /// Errors: [`MembershipError::Changed`] if it does not.
     pub fn leave(&mut self, checked: &MemberEntry) -> Result<RegionId, MembershipError> {
-        let is_as_checked = |entry: &MemberEntry| {
-            entry.standing == Standing::Draining
-                && (entry.region, entry.version) == (checked.region, checked.version)
-        };
-        if !self.get(checked.region).is_some_and(is_as_checked) {
-            return Err(MembershipError::Undone(checked.name.clone()));
+        // By its id: two regions may have come by one name, where they were added in two places at once.
+        let entry = self.entries.iter_mut().find(|entry| entry.region == checked.region);
+        let changed = || MembershipError::Changed(checked.name.clone());
+        let entry = entry.ok_or_else(changed)?;
+        match entry.standing {
+            Standing::Removed => {}
+            Standing::Draining if entry.version == checked.version => {
+                entry.standing = Standing::Removed;
+                entry.version = entry.version.saturating_add(1);
+            }
+            Standing::Draining | Standing::Member => return Err(changed()),
         }
-        self.set(&checked.name, Standing::Removed)
+        Ok(checked.region)
     }
 
     /// Notes where a region is reached from now on; no change if it is there, or removed.

@@ -25,7 +25,7 @@ fn refused(error: &MembershipError) -> Reject {
 }
 
 /// A change of the document, with its refusal in a caller's words.
-fn changed<T>(
+fn or_reject<T>(
     change: impl FnOnce(&mut Membership) -> Result<T, MembershipError>,
 ) -> impl FnOnce(&mut Membership) -> Result<(), Reject> {
     move |document| change(document).map(drop).map_err(|error| refused(&error))
@@ -120,10 +120,10 @@ impl Region {
                     let text = format!("`advertise` cannot be `{advertise}`: {reason}; it is HOST:PORT");
                     return Err(Reject::new(RejectCode::Malformed, text));
                 }
-                shared.mesh.change(changed(move |document| document.add(region, &name, &advertise))).await?
+                shared.mesh.change(or_reject(move |document| document.add(region, &name, &advertise))).await?
             }
             RegionsRequest::Drain { name, undo: false } => {
-                shared.mesh.change(changed(move |document| document.drain(&name))).await?
+                shared.mesh.change(or_reject(move |document| document.drain(&name))).await?
             }
             RegionsRequest::Drain { name, undo: true } => {
                 self.check_is_own(&self.entry(&name)?, "undo its draining")?;
@@ -145,7 +145,7 @@ impl Region {
                 } else {
                     self.check_is_own(&entry, "remove it")?;
                     self.check_may_go(&entry).await?;
-                    shared.mesh.change(changed(move |document| document.leave(&entry))).await?
+                    shared.mesh.change(or_reject(move |document| document.leave(&entry))).await?
                 }
             }
         };
@@ -170,7 +170,7 @@ impl Region {
     }
 
     async fn set_standing(&self, name: String, standing: Standing) -> Result<bool, Reject> {
-        self.shared().mesh.change(changed(move |document| document.set(&name, standing))).await
+        self.shared().mesh.change(or_reject(move |document| document.set(&name, standing))).await
     }
 
     /// This region goes without loss: it takes no more writes, and all others hold all it took.

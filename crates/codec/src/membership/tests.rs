@@ -131,6 +131,19 @@ fn a_region_leaves_only_as_it_was_looked_at_and_the_last_one_does_not_drain() {
     let mut left = drained.clone();
     left.leave(&checked).unwrap();
     assert!(!left.is_present(checked.region));
+    let once = left.clone();
+    left.leave(&checked).unwrap();
+    assert_eq!(left, once, "it has left already");
+
+    // Of two that came by one name, the one that asked goes.
+    let mut twins = drained.clone();
+    let other = region(3);
+    twins.join(&Membership::of([(other, "b".to_owned(), "b.example:3".to_owned())]));
+    twins.entries.sort_by_key(|entry| entry.region != other);
+    twins.leave(&checked).unwrap();
+    assert!(twins.is_present(other) && !twins.is_present(checked.region));
+    assert!(matches!(drained.clone().drain("c"), Err(MembershipError::Unknown(_))));
+    assert!(matches!(once.clone().drain("b"), Err(MembershipError::Removed { .. })));
 
     let mut last = drained.clone();
     assert_eq!(last.drain("a"), Err(MembershipError::Last("a".to_owned())), "nobody else takes writes");
@@ -142,7 +155,7 @@ fn a_region_leaves_only_as_it_was_looked_at_and_the_last_one_does_not_drain() {
     for standing in [Standing::Member, Standing::Draining] {
         undone.set("b", standing).unwrap();
         let before = undone.clone();
-        assert_eq!(undone.leave(&checked), Err(MembershipError::Undone("b".to_owned())), "{standing:?}");
+        assert_eq!(undone.leave(&checked), Err(MembershipError::Changed("b".to_owned())), "{standing:?}");
         assert_eq!(undone, before);
     }
 }
