@@ -1,6 +1,6 @@
 //! The only place where the daemon reads a clock for the core.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tombolo_causality::Time;
 use tombolo_replica::Now;
@@ -20,6 +20,11 @@ impl Clock {
     pub(crate) fn now(&self) -> Now {
         let monotonic_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Now { wall: wall(), monotonic_ms }
+    }
+
+    /// When the clock that never goes back reads so much.
+    pub(crate) fn at(&self, monotonic_ms: u64) -> Instant {
+        self.started + Duration::from_millis(monotonic_ms)
     }
 }
 

@@ -168,8 +168,8 @@ impl ShardTask {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let mut now = self.clock.now();
-            let until_flush =
-                self.replica.next_flush_ms().map(|due_ms| due_ms.saturating_sub(now.monotonic_ms));
+            // An instant, not the milliseconds until then: what is left of the present one would come on top.
+            let flush_at = self.replica.next_flush_ms().map(|due_ms| self.clock.at(due_ms).into());
             tokio::select! {
                 biased;
                 Some(input) = disk.recv() => {
@@ -195,8 +195,8 @@ impl ShardTask {
                     self.replica.handle(Input::Tick, now);
                 }
                 () = tokio::time::sleep(RETRY_AFTER), if !self.held_back.is_empty() => {}
-                () = tokio::time::sleep(Duration::from_millis(until_flush.unwrap_or_default())),
-                    if until_flush.is_some() => now = self.clock.now(),
+                () = tokio::time::sleep_until(flush_at.unwrap_or_else(|| self.clock.at(0).into())),
+                    if flush_at.is_some() => now = self.clock.now(),
                 () = std::future::ready(()), if self.proceeds => {}
             }
             // What else waits is handled in the same run, so that one batch and one wake-up serve all of it.
