@@ -62,6 +62,14 @@ pub struct MemberEntry {
 }
 
 impl MemberEntry {
+    /// Moves it to a standing; where it stands already changes nothing.
+    fn stand(&mut self, standing: Standing) {
+        if self.standing != standing {
+            self.standing = standing;
+            self.version = self.version.saturating_add(1);
+        }
+    }
+
     /// Keeps the greater of each part: once removed is removed, and else what was changed last holds.
     fn join(&mut self, other: &Self) {
         self.name = std::mem::take(&mut self.name).max(other.name.clone());
@@ -221,10 +229,7 @@ impl Membership {
         if entry.standing == Standing::Removed && standing != Standing::Removed {
             return Err(MembershipError::Removed { region: entry.region });
         }
-        if entry.standing != standing {
-            entry.standing = standing;
-            entry.version = entry.version.saturating_add(1);
-        }
+        entry.stand(standing);
         Ok(entry.region)
     }
 
@@ -251,13 +256,10 @@ impl Membership {
         let entry = entry.ok_or_else(changed)?;
         match entry.standing {
             Standing::Removed => {}
-            Standing::Draining if entry.version == checked.version => {
-                entry.standing = Standing::Removed;
-                entry.version = entry.version.saturating_add(1);
-            }
+            Standing::Draining if entry.version == checked.version => entry.stand(Standing::Removed),
             Standing::Draining | Standing::Member => return Err(changed()),
         }
-        Ok(checked.region)
+        Ok(entry.region)
     }
 
     /// Notes where a region is reached from now on; no change if it is there, or removed.

@@ -113,13 +113,17 @@ fn synced_logs(events: &[CommitEvent]) -> Vec<usize> {
 fn what_another_region_wrote_gathers_for_a_moment_and_goes_with_what_is_written_here() {
     let (committer, events) = start(&shared(), Durability::Sync, |_| {});
     let (mut own, mut others) = (pen(0), Pen::new(LogId { shard: ShardId(1), ..log_of(2) }));
-    let started = Instant::now();
-    committer.try_append(others.next(10)).unwrap();
-    wait_for(&events, is_durable(others.log, 1));
-    let took = started.elapsed();
+    // The least of some: a machine that stands still makes any one late.
+    let alone = (1..=5).map(|seq| {
+        let started = Instant::now();
+        committer.try_append(others.next(10)).unwrap();
+        wait_for(&events, is_durable(others.log, seq));
+        started.elapsed()
+    });
+    let took = alone.min().unwrap();
     assert!(took >= OTHERS_GATHER && took < IDLE_WAIT, "it took {took:?}");
     // The thread may be slow to begin, so one of many is enough: both in one sync, before the moment is over.
-    let together = (2..200).any(|seq| {
+    let together = (6..200).any(|seq| {
         while events.recv_timeout(Duration::from_millis(5)).is_ok() {}
         committer.try_append(others.next(10)).unwrap();
         committer.try_append(own.next(10)).unwrap();
